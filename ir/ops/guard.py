@@ -1,0 +1,38 @@
+"""The guard kind: a recorded value became a Python value, and this is what was seen.
+
+guard(x) with attrs `seen` (a bool or an int) and no results. Guards keep their order and are never dropped. Compiled code
+that sees another value leaves before any effect with (index of the guard, value seen now), and the function is
+recorded anew for that value. Under batching every lane must agree, else the run leaves too.
+"""
+
+from __future__ import annotations
+
+from ..op import NONDIFFERENTIABLE, Op, register
+from ..types import BOOL
+
+
+def _infer(types, attrs):
+    (x,) = types
+    if x.ndim or x.dtype.kind not in "ib":
+        raise TypeError(f"guard takes a bool or integer scalar, got {x}")
+    return ()
+
+
+def _evaluate(x, seen):
+    raise AssertionError("a guard has no results; handlers check it themselves")
+
+
+def _batch(b, node, xs, batched, size):
+    (x,) = xs
+    if x.dtype == BOOL:
+        fold = b.reduce_and if node.attrs["seen"] else b.reduce_or
+        b.apply(node.op, [fold(x, axes=(0,))], node.attrs)
+    else:
+        b.apply(node.op, [b.reduce_min(x, axes=(0,))], node.attrs)
+        b.apply(node.op, [b.reduce_max(x, axes=(0,))], node.attrs)
+    return ()
+
+
+guard = register(
+    Op("guard", "guard", _infer, _evaluate, NONDIFFERENTIABLE, _batch, dtypes="ib", doc="attrs: seen.")
+)

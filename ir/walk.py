@@ -1,0 +1,46 @@
+"""The one loop that gives a graph meaning, whatever the meaning is.
+
+`walk(graph, handler, args)` binds the parameters to `args` (of any kind the handler understands: NumPy arrays,
+Builder Values, recorded Arrays) and calls `handler.node(node, operands)` for each node in order, which returns the
+node's results. `handler.constant(c)` gives the meaning of a scalar constant. Returns the graph's results.
+"""
+
+from __future__ import annotations
+
+from .build import Builder
+from .graph import Constant, Graph
+
+
+def walk(graph: Graph, handler, args) -> list:
+    if len(args) != len(graph.params):
+        raise ValueError(f"{graph.name} takes {len(graph.params)} values, got {len(args)}")
+    env = dict(zip(graph.params, args))
+
+    def lookup(value):
+        return handler.constant(value) if type(value) is Constant else env[value]
+
+    run = handler.node
+    for node in graph.nodes:
+        results = run(node, [lookup(o) for o in node.operands])
+        for value, result in zip(node.results, results):
+            env[value] = result
+    return [lookup(r) for r in graph.results]
+
+
+class Copy:
+    """Handler that re-applies every node on a Builder: inlining, and (through the Builder's rules) simplification."""
+
+    def __init__(self, builder: Builder, step=""):
+        self.builder, self.step = builder, step
+
+    def constant(self, value):
+        return self.builder.constant(value.data, value.dtype)
+
+    def node(self, node, operands):
+        self.builder.at(node, self.step)
+        return self.builder.apply(node.op, operands, node.attrs, node.regions)
+
+
+def inline(builder: Builder, graph: Graph, args, step="") -> list:
+    """Apply a graph's nodes on a builder; its result values there. `step` tags them as made by a transform."""
+    return walk(graph, Copy(builder, step), args)
