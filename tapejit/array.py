@@ -1,0 +1,322 @@
+"""`Array`: an eager array that can be recorded.
+
+An Array holds a NumPy value (`_data`) and, while something records, the SSA value that stands for it (`_value`) in
+the record it belongs to (`_record`). `_weak` marks a value that came from a Python scalar and takes the other operand's
+dtype (NEP 50). It is not an ndarray subclass, since C code would silently drop the record: it implements the
+operators, `__array_ufunc__` and `__array_function__` instead, and all of them look the NumPy function up in `HANDLERS`,
+which `tapejit.numpy` fills. A function that is not there is an error that names it; nothing is ever converted silently.
+
+Turning a recorded value into a Python bool or int records a guard; into a float or ndarray is refused while a
+function is recorded, since the result could not follow the inputs.
+"""
+
+from __future__ import annotations
+
+import difflib
+import operator
+
+import numpy as np
+
+from .errors import MutationError, UnsupportedFunctionError, located
+
+HANDLERS: dict = {}  # NumPy/SciPy function -> ours; filled by tapejit.numpy and tapejit.scipy
+REDUCERS: dict = {}  # ufunc -> ours for ufunc.reduce
+
+
+def handles(*functions):
+    """Decorator: this function of ours stands for these NumPy functions when an Array is among the arguments."""
+
+    def register(ours):
+        for function in functions:
+            HANDLERS[function] = ours
+        return ours
+
+    return register
+
+
+def _name(function):
+    module = getattr(function, "__module__", None) or "numpy"
+    prefix = {"numpy": "np", "numpy.linalg": "np.linalg"}.get(module, module)
+    if isinstance(function, np.ufunc) and getattr(np, function.__name__, None) is function:
+        prefix = "np"
+    return f"{prefix}.{getattr(function, '__name__', function)}"
+
+
+def unsupported(function):
+    """The error for a function that we do not have, with the nearest that we do."""
+    name = _name(function)
+    known = sorted({_name(f) for f in HANDLERS})
+    near = difflib.get_close_matches(name, known, 3, 0.6)
+    hint = f"the nearest that exist: {', '.join(near)}" if near else "see tapejit.numpy for those that exist"
+    return located(
+        UnsupportedFunctionError,
+        f"{name} cannot be recorded: tapejit does not have it",
+        f"{hint}; or compute it outside the function and pass the result in",
+    )
+
+
+def _binary(function, reflected=False):
+    def method(self, other):
+        if not isinstance(other, _OPERANDS):
+            return NotImplemented
+        return HANDLERS[function](other, self) if reflected else HANDLERS[function](self, other)
+
+    method.__name__ = function.__name__
+    return method
+
+
+def _unary(function):
+    def method(self):
+        return HANDLERS[function](self)
+
+    return method
+
+
+def _method(function):
+    def method(self, *args, **kwargs):
+        return HANDLERS[function](self, *args, **kwargs)
+
+    method.__name__, method.__doc__ = function.__name__, f"As `numpy.ndarray.{function.__name__}`."
+    return method
+
+
+class Array:
+    """An eager array whose operations are recorded while a tape or a transform is active.
+
+    `Array(data, dtype=None)` from anything `numpy.asarray` takes. `.numpy()` gives the value back.
+
+    >>> import tapejit
+    >>> x = tapejit.Array([1.0, 2.0])
+    >>> (x * 2).numpy()
+    array([2., 4.])
+    """
+
+    __slots__ = ("_data", "_record", "_value", "_weak", "__weakref__")
+    __hash__ = None
+
+    def __init__(self, data, dtype=None):
+        if isinstance(data, Array):
+            data = data.numpy()
+        self._data = np.array(data, dtype=dtype)
+        self._record = self._value = None
+        self._weak = False
+
+    # ---- what it is ---------------------------------------------------------------------------------------------
+    @property
+    def shape(self):
+        return self._data.shape
+
+    @property
+    def dtype(self):
+        return self._data.dtype
+
+    @property
+    def ndim(self):
+        return self._data.ndim
+
+    @property
+    def size(self):
+        return self._data.size
+
+    @property
+    def nbytes(self):
+        return self._data.nbytes
+
+    @property
+    def itemsize(self):
+        return self._data.dtype.itemsize
+
+    @property
+    def T(self):
+        return HANDLERS[np.transpose](self)
+
+    @property
+    def mT(self):
+        return HANDLERS[np.matrix_transpose](self)
+
+    @property
+    def real(self):
+        return self
+
+    @property
+    def flat(self):
+        raise located(MutationError, "`.flat` of an Array is not recorded", "x.reshape(-1), or index x directly")
+
+    def __len__(self):
+        if not self._data.shape:
+            raise TypeError("len() of unsized object")
+        return self._data.shape[0]
+
+    def __iter__(self):
+        if not self._data.shape:
+            raise TypeError("iteration over a 0-d array")
+        return (self[i] for i in range(self._data.shape[0]))
+
+    def __repr__(self):
+        body = np.array2string(np.asarray(self._data), separator=", ", prefix="Array(")
+        extra = "" if self.dtype in (np.float64, np.int64, np.bool_) else f", dtype={self.dtype}"
+        return f"{type(self).__name__}({body}{extra})"
+
+    def __str__(self):
+        return str(self._data)
+
+    def __format__(self, spec):
+        return format(self._data[()] if self._data.ndim == 0 else self._data, spec)
+
+    # ---- from recorded to plain -----------------------------------------------------------------------------------
+    def _concrete(self, how, instead):
+        record = self._record
+        if record is not None:
+            record.concretize(self, how, instead)
+        return self._data
+
+    def numpy(self):
+        """The value as a NumPy array (a copy). Refused while a function is recorded."""
+        data = self._concrete("`.numpy()`", "keep computing with it; np functions take it as it is")
+        return np.array(data)
+
+    def __array__(self, dtype=None, copy=None):
+        data = self._concrete(
+            "conversion to a NumPy array (np.asarray, np.array, writing into an ndarray, or C code)",
+            "np functions take it as it is; build arrays of recorded values with np.stack or np.concatenate",
+        )
+        return np.array(data, dtype=dtype)
+
+    def item(self, *args):
+        """The value as a Python scalar. Refused while a function is recorded."""
+        return self._concrete("`.item()`", "keep it an array").item(*args)
+
+    def tolist(self):
+        """The value as nested Python lists. Refused while a function is recorded."""
+        return self._concrete("`.tolist()`", "iterate over it, or index it").tolist()
+
+    def __float__(self):
+        return float(self._concrete("float() (math.sin and its like call it)", "use np.sin etc., or leave float() out"))
+
+    def __complex__(self):
+        return complex(self._concrete("complex()", "complex numbers are not supported yet"))
+
+    def __bool__(self):
+        value = bool(self._data)
+        return value if self._record is None else self._record.guard_bool(self, value)
+
+    def __int__(self):
+        value = int(self._data)
+        return value if self._record is None else self._record.guard_int(self, value)
+
+    def __index__(self):
+        value = operator.index(self._data[()])
+        return value if self._record is None else self._record.guard_int(self, value)
+
+    def __trunc__(self):
+        return int(self)
+
+    def __floor__(self):
+        return int(HANDLERS[np.floor](self))
+
+    def __ceil__(self):
+        return int(HANDLERS[np.ceil](self))
+
+    def __round__(self, ndigits=None):
+        return int(HANDLERS[np.rint](self)) if ndigits is None else HANDLERS[np.round](self, ndigits)
+
+    # ---- NumPy's protocols ----------------------------------------------------------------------------------------
+    def __array_ufunc__(self, ufunc, method, *inputs, **kwargs):
+        if method == "__call__":
+            ours = HANDLERS.get(ufunc)
+        elif method == "reduce":
+            ours = REDUCERS.get(ufunc)
+        else:
+            ours = HANDLERS.get((ufunc, method))
+        if ours is None:
+            raise unsupported(ufunc if method == "__call__" else getattr(ufunc, method))
+        out = kwargs.get("out")
+        if out is not None:
+            if any(isinstance(o, np.ndarray) for o in (out if isinstance(out, tuple) else (out,))):
+                raise located(
+                    MutationError,
+                    f"{_name(ufunc)} would write a recorded value into an ndarray (out=, or an in-place operator)",
+                    "write `a = a + x`, not `a += x`, or make `a` with tapejit.numpy",
+                )
+        return ours(*inputs, **kwargs)
+
+    def __array_function__(self, function, types, args, kwargs):
+        ours = HANDLERS.get(function)
+        if ours is None:
+            raise unsupported(function)
+        return ours(*args, **kwargs)
+
+    # ---- indexing -----------------------------------------------------------------------------------------------------
+    def __getitem__(self, index):
+        return HANDLERS[operator.getitem](self, index)
+
+    def __setitem__(self, index, value):
+        raise located(
+            MutationError,
+            "assigning into an Array is not recorded",
+            "np.where(mask, new, x), or np.concatenate([x[:i], new, x[i + 1:]])",
+        )
+
+    # ---- operators ------------------------------------------------------------------------------------------------
+    __add__, __radd__ = _binary(np.add), _binary(np.add, True)
+    __sub__, __rsub__ = _binary(np.subtract), _binary(np.subtract, True)
+    __mul__, __rmul__ = _binary(np.multiply), _binary(np.multiply, True)
+    __truediv__, __rtruediv__ = _binary(np.true_divide), _binary(np.true_divide, True)
+    __floordiv__, __rfloordiv__ = _binary(np.floor_divide), _binary(np.floor_divide, True)
+    __mod__, __rmod__ = _binary(np.remainder), _binary(np.remainder, True)
+    __pow__, __rpow__ = _binary(np.power), _binary(np.power, True)
+    __matmul__, __rmatmul__ = _binary(np.matmul), _binary(np.matmul, True)
+    __and__, __rand__ = _binary(np.bitwise_and), _binary(np.bitwise_and, True)
+    __or__, __ror__ = _binary(np.bitwise_or), _binary(np.bitwise_or, True)
+    __xor__, __rxor__ = _binary(np.bitwise_xor), _binary(np.bitwise_xor, True)
+    __lshift__, __rlshift__ = _binary(np.left_shift), _binary(np.left_shift, True)
+    __rshift__, __rrshift__ = _binary(np.right_shift), _binary(np.right_shift, True)
+    __lt__, __le__, __gt__ = _binary(np.less), _binary(np.less_equal), _binary(np.greater)
+    __ge__, __eq__, __ne__ = _binary(np.greater_equal), _binary(np.equal), _binary(np.not_equal)
+    __divmod__, __rdivmod__ = _binary(np.divmod), _binary(np.divmod, True)
+    __neg__, __pos__ = _unary(np.negative), _unary(np.positive)
+    __abs__, __invert__ = _unary(np.abs), _unary(np.invert)
+
+    # ---- methods --------------------------------------------------------------------------------------------------
+    sum, prod, mean, std, var = map(_method, (np.sum, np.prod, np.mean, np.std, np.var))
+    max, min, argmax, argmin = map(_method, (np.max, np.min, np.argmax, np.argmin))
+    all, any, cumsum, cumprod, clip = map(_method, (np.all, np.any, np.cumsum, np.cumprod, np.clip))
+    dot, trace, ravel, squeeze = map(_method, (np.dot, np.trace, np.ravel, np.squeeze))
+    swapaxes, repeat, take, round = map(_method, (np.swapaxes, np.repeat, np.take, np.round))
+    diagonal, copy, sort, argsort = map(_method, (np.diagonal, np.copy, np.sort, np.argsort))
+    conj = conjugate = _method(np.conjugate)
+
+    def reshape(self, *shape, order="C"):
+        """As `numpy.ndarray.reshape`: `x.reshape(2, 3)` or `x.reshape((2, 3))`."""
+        return HANDLERS[np.reshape](self, shape[0] if len(shape) == 1 else shape, order=order)
+
+    def transpose(self, *axes):
+        """As `numpy.ndarray.transpose`: `x.transpose()`, `x.transpose(1, 0)` or `x.transpose((1, 0))`."""
+        if len(axes) == 1 and (axes[0] is None or isinstance(axes[0], (tuple, list))):
+            axes = axes[0]
+        return HANDLERS[np.transpose](self, axes or None)
+
+    def flatten(self, order="C"):
+        """As `numpy.ndarray.flatten`."""
+        return HANDLERS[np.ravel](self, order)
+
+    def astype(self, dtype, **kwargs):
+        """As `numpy.ndarray.astype`."""
+        return HANDLERS[np.astype](self, dtype)
+
+
+_OPERANDS = (Array, np.ndarray, np.generic, int, float, complex, list, tuple)
+
+
+def make(data, record=None, value=None, weak=False, cls=Array):
+    """An Array around NumPy data as it is, no copy; `record` and `value` bind it."""
+    array = object.__new__(cls)
+    array._data, array._record, array._value, array._weak = data, record, value, weak
+    return array
+
+
+def unwrap(x):
+    """The NumPy value of an Array, other things as they are. For front-end code that has no record to keep."""
+    return x._data if isinstance(x, Array) else x
+
+

@@ -1,0 +1,236 @@
+"""Recording: every operation on Arrays goes through `apply`, which computes it and, if something records, appends it.
+
+Records form levels. Each transform (grad, jit, vmap, ...) that records a function opens a `Record` one level deeper than
+what is open; GradientTapes share the thread's level 0 (`tape.py`). An operation belongs to the deepest level among its
+operands: an operand from further out becomes an explicit capture of the deeper record. So a nested transform never
+confuses its own perturbation with an outer one, and what does not touch a record is not recorded at all.
+
+In: op records, Arrays / ndarrays / NumPy scalars. Out: Arrays. State is per thread; a record is closed when its function
+returns or raises, and an Array that outlives it says so when it is used.
+"""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+
+from tapejit.ir.graph import EMPTY, Constant, Graph, Node, Value
+from tapejit.ir.op import TABLE
+from tapejit.ir.types import NAMES, tensor, type_of
+
+from .array import Array, make
+from .errors import ConcretizationError, DTypeError, GuardError, LeakedArrayError, located, user_location
+
+GUARD = TABLE["guard"]
+
+
+class State(threading.local):
+    """Per thread: open records (outermost first) and the level-0 record of its tapes."""
+
+    def __init__(self):
+        self.records = []
+        self.base = None
+
+
+state = State()
+
+
+class Record:
+    """The record of one function call, one level: parameters, nodes in order, captured outer values."""
+
+    __slots__ = ("depth", "name", "params", "nodes", "captures", "closed", "constants")
+
+    def __init__(self, depth, name):
+        self.depth, self.name, self.closed = depth, name, False
+        self.params, self.nodes = [], []
+        self.captures = {}  # id of an outer object -> (the object, its parameter Value)
+        self.constants = {}
+
+    def param(self, data, name=None, weak=False) -> Array:
+        """A new parameter, standing at this call for `data`."""
+        value = Value(type_of(data), None, len(self.params), name)
+        self.params.append(value)
+        return make(data, self, value, weak)
+
+    def lookup(self, x) -> Value:
+        """The value of an operand in this record; what comes from outside is captured."""
+        if isinstance(x, Array):
+            if x._record is self:
+                return x._value
+            data = x._data
+        elif isinstance(x, np.ndarray):
+            data = x
+        else:
+            return self.constant(x)
+        found = self.captures.get(id(x))
+        if found is None:
+            found = self.captures[id(x)] = (x, Value(type_of(data)))
+        return found[1]
+
+    def constant(self, x) -> Constant:
+        made = Constant(tensor(x.dtype), x.item())
+        return self.constants.setdefault(made.key, made)
+
+    def append(self, op, operands, attrs, outs, regions=(), at=None):
+        """Append a node; the Arrays of its results, whose concrete values are `outs`."""
+        if self.closed:
+            raise self.leaked(next(o for o in operands if isinstance(o, Array) and o._record is self))
+        lookup = self.lookup
+        loc, tag = (at.loc, at.tag) if at is not None else (user_location(), "")
+        node = Node(
+            op, tuple([lookup(o) for o in operands]), attrs, [type_of(out) for out in outs], regions, loc, tag
+        )
+        self.nodes.append(node)
+        return [make(out, self, value) for out, value in zip(outs, node.results)]
+
+    def guard(self, array, seen, at=None):
+        """Record that `array` was read as the Python value `seen`."""
+        if self.closed:
+            raise self.leaked(array)
+        loc, tag = (at.loc, at.tag) if at is not None else (user_location(), "")
+        self.nodes.append(Node(GUARD, (self.lookup(array),), {"seen": seen}, (), (), loc, tag))
+
+    def guard_bool(self, array, seen):
+        if array._data.dtype != np.bool_:
+            array = apply(TABLE["ne"], (array, array._data.dtype.type(0)))[0]
+        self.guard(reshape_scalar(array), seen)
+        return seen
+
+    def guard_int(self, array, seen):
+        if array._data.dtype != np.int64:
+            array = apply(TABLE["convert"], (array,), {"dtype": np.dtype(np.int64)})[0]
+        self.guard(reshape_scalar(array), seen)
+        return seen
+
+    def concretize(self, array, how, instead):
+        if self.closed:
+            raise self.leaked(array)
+        raise located(
+            ConcretizationError,
+            f"{how} of a value that {self.name} is recording: the result could not follow the inputs",
+            instead,
+        )
+
+    def leaked(self, array):
+        return located(
+            LeakedArrayError,
+            f"this Array ({array._data.dtype}{list(array._data.shape)}) was recorded by {self.name}, which has "
+            "returned: it leaked out of its record",
+            f"return it from {self.name} (has_aux=True for values beside the result) instead of storing it",
+        )
+
+    def finish(self, results) -> tuple[Graph, list]:
+        """Close; the graph (parameters: own ones, then captures) and the captured objects."""
+        values = [self.lookup(r) for r in results]
+        self.closed = True
+        captured = list(self.captures.values())
+        params = [*self.params, *[value for _, value in captured]]
+        for i, p in enumerate(params):
+            p.index = i
+        return Graph(self.name, params, self.nodes, values), [x for x, _ in captured]
+
+
+def reshape_scalar(array):
+    """A one-element Array as a scalar: what bool() and int() read."""
+    if array._data.ndim:
+        return apply(TABLE["reshape"], (array,), {"shape": ()})[0]
+    return array
+
+
+class recording:
+    """Context manager: a new Record, one level deeper, closed on the way out whatever happens."""
+
+    def __init__(self, name):
+        self.name = name
+
+    def __enter__(self) -> Record:
+        records = state.records
+        self.record = Record(records[-1].depth + 1 if records else 1, self.name)
+        records.append(self.record)
+        return self.record
+
+    def __exit__(self, *exc):
+        state.records.pop()
+        self.record.closed = True
+
+
+def is_recording() -> bool:
+    """Whether anything records in this thread: a function or a tape."""
+    return bool(state.records) or state.base is not None
+
+
+def apply(op, operands, attrs=EMPTY, regions=(), at=None):
+    """Compute an operation on Arrays, ndarrays and NumPy scalars, and record it at the deepest level among them.
+
+    Operands must have the dtypes that the operation takes (`promote.py` sees to that). Returns a list of Arrays.
+    `at`: the node that this one repeats, for its location.
+    """
+    record, datas = None, []
+    for o in operands:
+        if isinstance(o, Array):
+            datas.append(o._data)
+            r = o._record
+            if r is not None and (record is None or r.depth > record.depth):
+                record = r
+        else:
+            datas.append(o)
+    if record is not None and record.depth == 0:
+        record = record.live(operands)
+    if op is GUARD:
+        return guard_again(datas[0], operands[0], attrs["seen"], record, at)
+    outs = op.evaluate(*datas, regions=regions, **attrs) if regions else op.evaluate(*datas, **attrs)
+    if record is None:
+        return [make(out) for out in outs]
+    return record.append(op, operands, attrs, outs, regions, at)
+
+
+def guard_again(data, operand, seen, record, at):
+    """Replay of a guard from an inner record: it must hold here too, and is recorded here."""
+    if data.item() != seen:
+        from tapejit.ir.location import resolve
+
+        raise located(
+            GuardError,
+            f"control flow depends on a value that differs between lanes (recorded {seen!r}, another lane has "
+            f"{data.item()!r})",
+            "np.where(condition, a, b) in place of `if` on a mapped value",
+            where=resolve(at.loc) if at is not None and at.loc else None,
+        )
+    if record is not None:
+        record.guard(operand, seen, at)
+    return ()
+
+
+class Replay:
+    """Handler for `ir.walk`: applies a graph's nodes to Arrays, so that outer records see plain operations."""
+
+    def constant(self, value):
+        return value.dtype.type(value.data)
+
+    def node(self, node, operands):
+        return apply(node.op, operands, node.attrs, node.regions, node)
+
+
+def check_dtype(array, what="this array"):
+    """Refuse dtypes that the IR does not have, naming what to write."""
+    if array.dtype in NAMES:
+        return array
+    kind = array.dtype.kind
+    if kind == "O":
+        instead = "make it numeric: np.asarray(x, dtype=float); for a list of recorded values use np.stack"
+    elif kind in "US":
+        instead = "strings are static: pass a str, not an array of them"
+    elif kind == "V":
+        instead = "pass its fields as separate arrays: x['field']"
+    elif kind == "c":
+        instead = "complex numbers are not supported yet: pass real and imaginary part"
+    elif kind in "iub":
+        instead = "x.astype(np.int64)"
+    else:
+        instead = "x.astype(np.float64)"
+    raise located(
+        DTypeError,
+        f"dtype {array.dtype} cannot be recorded ({what}); there are float64, float32, int64, int32 and bool",
+        instead,
+    )

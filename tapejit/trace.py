@@ -1,0 +1,187 @@
+"""Trace: run a Python function on Arrays that record, and keep what it did as a `Program`.
+
+In: a function and concrete arguments. Out: a Program: the recorded Graph, the structure of arguments and results, and the
+captured outer objects (closed-over arrays, Arrays of outer records), which are parameters after the arguments. The
+function runs for real on real values, so Python control flow simply runs; reads of recorded values left guards.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tapejit.ir.graph import Graph
+
+from .array import Array
+from .errors import (
+    ArgumentError,
+    ArgumentTypeError,
+    OutputError,
+    RecursionDepthError,
+    TapejitError,
+    located,
+)
+from .promote import strong
+from .record import check_dtype, recording
+from .tree import Tree, flatten, paths, unflatten
+
+
+class Program:
+    """A recorded function, before or after transforms.
+
+    graph: parameters are the leaves of `in_tree` in order, then one per captured object. in_tree: the structure of
+    (args, kwargs). out_tree: the structure of the result; graph.results are its leaves in order. connected: per leaf
+    of a gradient result, whether it depends on anything (None: not a gradient).
+    """
+
+    __slots__ = ("graph", "in_tree", "out_tree", "captures", "name", "where", "connected")
+
+    def __init__(self, graph, in_tree, out_tree, captures, name, where=None, connected=None):
+        self.graph, self.in_tree, self.out_tree = graph, in_tree, out_tree
+        self.captures, self.name, self.where, self.connected = captures, name, where, connected
+
+    def replace(self, graph: Graph, in_tree=None, out_tree=None, connected=None) -> Program:
+        return Program(
+            graph, in_tree or self.in_tree, out_tree or self.out_tree, self.captures, self.name, self.where, connected
+        )
+
+    @property
+    def leaves(self) -> int:
+        """The number of argument leaves, the first so many parameters."""
+        return self.in_tree.count
+
+    def argument(self, position: int, what="argnums") -> range:
+        """The parameters of the positional argument at `position`."""
+        args = self.in_tree.children[0]
+        count = len(args.children)
+        if not -count <= position < count:
+            raise located(
+                ArgumentError,
+                f"{what} names argument {position}, but {self.name} was called with {count} positional "
+                f"argument{'s' if count != 1 else ''}",
+                "count positional arguments from 0; keyword arguments cannot be differentiated: pass it by position",
+            )
+        position %= count
+        start = sum([c.count for c in args.children[:position]])
+        return range(start, start + args.children[position].count)
+
+
+def function_name(fn) -> str:
+    return getattr(fn, "__name__", None) or type(fn).__name__
+
+
+def definition(fn):
+    """(file, line) where a function is defined, or None."""
+    code = getattr(getattr(fn, "__wrapped__", fn), "__code__", None)
+    return (code.co_filename, code.co_firstlineno) if code else None
+
+
+def leaf_data(x):
+    """(NumPy value, weak) of an argument leaf; the dtype is checked."""
+    if isinstance(x, Array):
+        return x._data, x._weak
+    if isinstance(x, (np.ndarray, np.generic)):
+        if isinstance(x, np.ma.MaskedArray):
+            raise located(ArgumentTypeError, "a masked array cannot be recorded", "x.filled(value) and np.where")
+        return check_dtype(np.asarray(x), "an argument"), False
+    return strong(check_number(x)), True
+
+
+def check_number(x):
+    if isinstance(x, complex):
+        check_dtype(np.asarray(x), "an argument")
+    return x
+
+
+def trace(fn, args, kwargs, name=None) -> tuple[Program, object]:
+    """Record one call. Returns the Program and the concrete result (as the function returned it)."""
+    name = name or function_name(fn)
+    leaves, in_tree = flatten((args, kwargs))
+    with recording(name) as record:
+        names = parameter_names(fn, in_tree)
+        inner = [record.param(data, n, weak) for (data, weak), n in zip(map(leaf_data, leaves), names)]
+        args, kwargs = unflatten(in_tree, inner)
+        try:
+            out = fn(*args, **kwargs)
+        except RecursionError as error:
+            if isinstance(error, TapejitError):
+                raise
+            raise located(
+                RecursionDepthError,
+                f"{name} calls itself deeper than Python allows while it is recorded",
+                "let the recursion end on a Python int or a shape; or write it as a loop; or raise sys.setrecursionlimit",
+                where=definition(fn),
+            ) from None
+        results, out_tree = flatten(out)
+        results = [result_leaf(fn, name, r) for r in results]
+        graph, captures = record.finish(results)
+    return Program(graph, in_tree, out_tree, captures, name, definition(fn)), out
+
+
+def result_leaf(fn, name, x):
+    """A leaf of a result as something the record can look up."""
+    if isinstance(x, Array):
+        return x.read() if type(x) is not Array else x
+    if isinstance(x, np.ndarray) and x.dtype.kind in "OUSV":
+        raise located(
+            OutputError,
+            f"{name} returned an ndarray of dtype {x.dtype}",
+            "return arrays of numbers; stack recorded values with np.stack",
+            where=definition(fn),
+        )
+    if isinstance(x, (np.ndarray, np.generic)):
+        return check_dtype(x, f"returned by {name}")
+    return strong(check_number(x))
+
+
+def parameter_names(fn, in_tree: Tree) -> list[str]:
+    """A name per argument leaf, from the function's signature where it has one: `params['w']`."""
+    code = getattr(fn, "__code__", None)
+    names = list(code.co_varnames[: code.co_argcount]) if code else []
+    if names and hasattr(fn, "__self__"):
+        names = names[1:]
+    positional, keyword = in_tree.children
+    out = []
+    for i, child in enumerate(positional.children):
+        out += paths(child, names[i] if i < len(names) else f"arg{i}")
+    for key, child in zip(keyword.data[1], keyword.children):
+        out += paths(child, key)
+    return out
+
+
+def returned(program: Program) -> str:
+    """What a function returned, in words, for errors."""
+    tree = program.out_tree
+    if tree.kind == "static":
+        value = tree.data[1]
+        return "None" if value is None else f"{type(value).__name__} {value!r:.40}"
+    if tree.kind == "leaf":
+        return str(program.graph.results[0].type)
+    return f"a {tree.kind} of {len(tree.children)}"
+
+
+def check_single_output(program: Program, what: str):
+    """The one array that a function to be differentiated must return; an OutputError otherwise."""
+    tree, name = program.out_tree, program.name
+    if tree.kind == "leaf":
+        result = program.graph.results[0]
+        if not result.type.is_float:
+            raise output_error(
+                program,
+                f"{what} of {name}: it returned {result.type}, which is not differentiable",
+                "return floats; comparisons, argmax and casts to int have no derivative",
+            )
+        return result
+    if tree.kind == "static" and tree.data[1] is None:
+        instead = f"did you forget to return a value from {name}?"
+    elif tree.kind == "static":
+        instead = "return an array or a number"
+    else:
+        instead = (
+            "return one array; has_aux=True takes (value, aux); jacobian and gradients_function take several outputs"
+        )
+    raise output_error(program, f"{what} of {name}: it returned {returned(program)}, not an array", instead)
+
+
+def output_error(program, what, instead):
+    """An OutputError that points at the function's definition."""
+    return located(OutputError, what, instead, where=program.where)
