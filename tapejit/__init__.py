@@ -1,0 +1,43 @@
+"""tapejit: differentiate plain NumPy on a CPU.
+
+    import numpy as np, tapejit
+
+    @tapejit.grad
+    def slope(x):
+        return np.sin(x) ** 2
+
+    slope(1.0)                  # the exact derivative, compiled at the first call
+    tapejit.grad(slope)(1.0)    # any order
+    print(slope.ir(1.0))        # the gradient's SSA, with the Python line behind every operation
+"""
+
+from . import numpy  # noqa: F401  fills array.HANDLERS
+from .api import (
+    elementwise_grad,
+    grad,
+    gradients_function,
+    hessian,
+    hvp,
+    jacobian,
+    jit,
+    jvp,
+    make_vjp,
+    stop_gradient,
+    value_and_grad,
+    value_and_gradients_function,
+    vjp,
+    vmap,
+)
+from .array import Array
+from .errors import TapejitError, TapejitWarning
+from .tape import GradientTape
+from .variable import UnconnectedWarning, Variable
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Array", "GradientTape", "TapejitError", "TapejitWarning", "UnconnectedWarning", "Variable",
+    "elementwise_grad", "grad", "gradients_function", "hessian", "hvp",
+    "jacobian", "jit", "jvp", "make_vjp", "numpy", "stop_gradient", "value_and_grad", "value_and_gradients_function",
+    "vjp", "vmap",
+]  # fmt: skip

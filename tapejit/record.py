@@ -26,10 +26,11 @@ GUARD = TABLE["guard"]
 
 
 class State(threading.local):
-    """Per thread: open records (outermost first) and the level-0 record of its tapes."""
+    """Per thread: open records and active tapes (outermost first), and the tapes' level-0 record while there are any."""
 
     def __init__(self):
         self.records = []
+        self.tapes = []
         self.base = None
 
 
@@ -39,13 +40,14 @@ state = State()
 class Record:
     """The record of one function call, one level: parameters, nodes in order, captured outer values."""
 
-    __slots__ = ("depth", "name", "params", "nodes", "captures", "closed", "constants")
+    __slots__ = ("depth", "name", "params", "nodes", "captures", "closed", "constants", "arrays")
 
     def __init__(self, depth, name):
         self.depth, self.name, self.closed = depth, name, False
         self.params, self.nodes = [], []
         self.captures = {}  # id of an outer object -> (the object, its parameter Value)
         self.constants = {}
+        self.arrays = None  # Value -> what was read as it, kept from when a tape begins inside this record
 
     def param(self, data, name=None, weak=False) -> Array:
         """A new parameter, standing at this call for `data`."""
@@ -77,10 +79,11 @@ class Record:
         if self.closed:
             raise self.leaked(next(o for o in operands if isinstance(o, Array) and o._record is self))
         lookup = self.lookup
+        values = tuple([lookup(o) for o in operands])
+        if self.arrays is not None:
+            self.arrays.update(zip(values, operands))
         loc, tag = (at.loc, at.tag) if at is not None else (user_location(), "")
-        node = Node(
-            op, tuple([lookup(o) for o in operands]), attrs, [type_of(out) for out in outs], regions, loc, tag
-        )
+        node = Node(op, values, attrs, [type_of(out) for out in outs], regions, loc, tag)
         self.nodes.append(node)
         return [make(out, self, value) for out, value in zip(outs, node.results)]
 
@@ -175,14 +178,27 @@ def apply(op, operands, attrs=EMPTY, regions=(), at=None):
                 record = r
         else:
             datas.append(o)
-    if record is not None and record.depth == 0:
-        record = record.live(operands)
+    if record is None or record.depth == 0:
+        record = _shallow(record, operands)
     if op is GUARD:
         return guard_again(datas[0], operands[0], attrs["seen"], record, at)
     outs = op.evaluate(*datas, regions=regions, **attrs) if regions else op.evaluate(*datas, **attrs)
     if record is None:
         return [make(out) for out in outs]
     return record.append(op, operands, attrs, outs, regions, at)
+
+
+def _shallow(record, operands):
+    """The record for an operation none of whose operands belongs to a function's record.
+
+    Inside a function, Arrays from outside (a Variable, an Array it closes over) are read at each call: what is computed
+    from them belongs to the outermost function. Otherwise it belongs to the tapes, if one of its operands does.
+    """
+    if record is not None and record is state.base:
+        return record
+    if state.records and any([isinstance(o, Array) for o in operands]):
+        return state.records[0]
+    return None
 
 
 def guard_again(data, operand, seen, record, at):

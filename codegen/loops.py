@@ -1,0 +1,233 @@
+"""Loop IR: what a kernel does, as loops and scalar statements; the stage "kernels" of the dump.
+
+In: built by lower.py (statements of a body) and schedule.py (the nest around them). Out: walked by emit.py, printed by
+`show`. Scalars are SSA names (`%3`); registers (`acc0`) are the only mutable things, they become phis. Memory is
+addressed by affine offsets (affine.py) in elements of a buffer. Statements know nothing of LLVM.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from tapejit.ir.types import NAMES
+
+from . import affine
+
+
+class Buffer:
+    """A contiguous piece of memory. place: ("input", i), ("output", i) or ("arena", byte offset)."""
+
+    __slots__ = ("name", "type", "place", "loads", "writers")
+
+    def __init__(self, name, type, place=None):
+        self.name, self.type, self.place = name, type, place
+        self.loads = 0
+        self.writers = []
+
+    def __repr__(self):
+        return self.name
+
+
+@dataclass(slots=True)
+class Load:
+    name: str
+    dtype: np.dtype
+    buffer: Buffer
+    at: tuple
+    mask: str | None = None  # reads zero where the mask is false, and touches no memory there
+
+
+@dataclass(slots=True)
+class Let:
+    name: str
+    dtype: np.dtype
+    op: object
+    args: tuple
+    attrs: dict
+
+
+@dataclass(slots=True)
+class Index:
+    """An index expression as an i64 scalar."""
+
+    name: str
+    at: tuple
+
+
+@dataclass(slots=True)
+class Inside:
+    """The conjunction of `0 <= expression < n`, over `conditions` = ((expression, n), ...)."""
+
+    name: str
+    conditions: tuple
+
+
+@dataclass(slots=True)
+class Bind:
+    """The run-time index variable `variable` (< 0) of affine expressions stands for this i64 scalar."""
+
+    variable: int
+    value: object
+
+
+@dataclass(slots=True)
+class Register:
+    name: str
+    dtype: np.dtype
+    start: object
+
+
+@dataclass(slots=True)
+class Accumulate:
+    """target = op.emit(target, value); the target is a register's name or (buffer, offset)."""
+
+    target: object
+    op: object
+    value: object
+    dtype: np.dtype
+
+
+@dataclass(slots=True)
+class Read:
+    name: str
+    register: str
+    dtype: np.dtype
+
+
+@dataclass(slots=True)
+class Arg:
+    """best, where = value, at if value beats best; NaN beats all but NaN. `first`: at == 0, which always wins."""
+
+    best: str
+    where: str
+    value: object
+    at: tuple
+    dtype: np.dtype
+    greatest: bool
+
+
+@dataclass(slots=True)
+class Store:
+    buffer: Buffer
+    at: tuple
+    value: object
+
+
+@dataclass(slots=True)
+class For:
+    axis: int
+    extent: int
+    body: list
+
+
+@dataclass(slots=True)
+class Kernel:
+    """A loop nest as an internal function of its buffers."""
+
+    body: list
+    buffers: list
+    writes: set
+    origin: str
+    statistics: dict = field(default_factory=dict)
+    name: str = ""
+
+
+@dataclass(slots=True)
+class Call:
+    """A library call: `routine` of BLAS, once per entry of `offsets` (element offsets of the three matrices)."""
+
+    routine: str
+    dtype: np.dtype
+    options: dict
+    buffers: list  # left, right, result
+    offsets: list
+    origin: str
+
+
+@dataclass(slots=True)
+class Exit:
+    """Leave with 1 + index if the scalar in `buffer` differs from `seen`."""
+
+    index: int
+    buffer: Buffer
+    seen: object
+
+
+# ---- text ----------------------------------------------------------------------------------------------------------
+LOOP_NAMES = "ijklmnpqrstuvw"
+
+
+def loop_name(v):
+    return LOOP_NAMES[v] if 0 <= v < len(LOOP_NAMES) else f"i{v}" if v >= 0 else f"at{-v - 1}"
+
+
+def _operand(x):
+    return x if isinstance(x, str) else repr(x.data) if hasattr(x, "data") else repr(x)
+
+
+def _at(expression):
+    return affine.show(expression, loop_name)
+
+
+def show_kernel(kernel) -> str:
+    parameters = ", ".join(f"{b.name}: {b.type}" for b in kernel.buffers)
+    lines = [f"kernel {kernel.name}({parameters})    # {kernel.origin}"]
+    stack = [(s, 1) for s in reversed(kernel.body)]
+    while stack:
+        statement, depth = stack.pop()
+        lines.append("  " * depth + show_statement(statement))
+        if isinstance(statement, For):
+            stack.extend([(s, depth + 1) for s in reversed(statement.body)])
+    return "\n".join(lines)
+
+
+def show_statement(s) -> str:
+    match s:
+        case Load():
+            mask = f" if {s.mask} else 0" if s.mask else ""
+            return f"{s.name} = {s.buffer.name}[{_at(s.at)}]{mask}"
+        case Let():
+            attrs = "".join([f" {k}={NAMES.get(v, v)}" for k, v in s.attrs.items()])
+            return f"{s.name} = {s.op.name} {', '.join(map(_operand, s.args))}{attrs}"
+        case Index():
+            return f"{s.name} = index {_at(s.at)}"
+        case Bind():
+            return f"{loop_name(s.variable)} = {_operand(s.value)}"
+        case Inside():
+            return f"{s.name} = " + " and ".join(f"0 <= {_at(e)} < {n}" for e, n in s.conditions)
+        case Register():
+            return f"{s.name} := {_operand(s.start)} : {NAMES[s.dtype]}"
+        case Accumulate():
+            target = s.target if isinstance(s.target, str) else f"{s.target[0].name}[{_at(s.target[1])}]"
+            return f"{target} {s.op.name}= {_operand(s.value)}"
+        case Read():
+            return f"{s.name} = {s.register}"
+        case Arg():
+            return f"{s.best}, {s.where} arg{'max' if s.greatest else 'min'}= {_operand(s.value)}, {_at(s.at)}"
+        case Store():
+            return f"{s.buffer.name}[{_at(s.at)}] = {_operand(s.value)}"
+        case For():
+            return f"for {loop_name(s.axis)} in {s.extent}:"
+        case Call():
+            options = " ".join(f"{k}={v}" for k, v in s.options.items())
+            left, right, out = s.buffers
+            times = f" x{len(s.offsets)}" if len(s.offsets) > 1 else ""
+            return f"call {s.routine}({left.name}, {right.name}) -> {out.name} {options}{times}    # {s.origin}"
+        case Exit():
+            return f"exit {s.index} unless {s.buffer.name}[0] == {s.seen!r}"
+    raise TypeError(f"no text for {s!r}")
+
+
+def show(steps) -> str:
+    """All kernels once, then the program that calls them."""
+    kernels = {s.name: s for s in steps if isinstance(s, Kernel)}
+    out = [show_kernel(k) for k in kernels.values()]
+    program = []
+    for step in steps:
+        if isinstance(step, Kernel):
+            program.append(f"  {step.name}({', '.join(b.name for b in step.buffers)})")
+        else:
+            program.append("  " + show_statement(step))
+    return "\n\n".join([*out, "\n".join(["program", *program])]) + "\n"

@@ -1,0 +1,341 @@
+"""From values to scalar statements: the body of a kernel, one function per KIND of operation.
+
+In: a value and a map (affine.py), i.e. one element of it at each point of a kernel's iteration space. Out: Loop IR
+statements that compute that element, appended to a `Body`. Movement operations rewrite the map and emit nothing;
+elementwise operations emit one `Let`; values that live in memory emit a `Load`, unless this very body stores
+that element, in which case the scalar at hand is used. Equal (value, map, mask) are computed once.
+
+What a body does with its scalars are effects (`Put`, `Fold`, `Scan`, `Best`), which schedule.py places in the loop
+nest. An `Item` is one effect together with the elements it needs; fuse.py decides which items share a body.
+
+The walk uses an explicit stack: a chain of 100,000 operations must not recurse.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from tapejit.ir.graph import EMPTY, Constant
+from tapejit.ir.op import TABLE
+from tapejit.ir.types import I64, tensor
+
+from . import affine
+from .affine import ZERO, Split, Unfit
+from .loops import Bind, Buffer, Index, Inside, Let, Load
+
+
+class Force(Exception):
+    """This value has to be in memory: no affine index reaches it otherwise."""
+
+    def __init__(self, value):
+        super().__init__(value)
+        self.value = value
+
+
+# ---- effects ---------------------------------------------------------------------------------------------------------
+@dataclass(slots=True)
+class Put:
+    """buffer[at] = value, or with `op`: buffer[at] = op(buffer[at], value), in order (scatter)."""
+
+    buffer: Buffer
+    at: tuple
+    value: object = None
+    op: object = None
+
+
+@dataclass(slots=True)
+class Fold:
+    """Reduce `value` over the loops `axes` into buffer[at]."""
+
+    buffer: Buffer
+    at: tuple
+    op: object
+    axes: frozenset
+    start: object
+    value: object = None
+
+
+@dataclass(slots=True)
+class Scan:
+    """Running fold along the innermost loop, stored at each step."""
+
+    buffer: Buffer
+    at: tuple
+    op: object
+    start: object
+    value: object = None
+
+
+@dataclass(slots=True)
+class Best:
+    """argmax or argmin along the innermost loop."""
+
+    buffer: Buffer
+    at: tuple
+    op: object
+    value: object = None
+
+
+@dataclass(slots=True)
+class Item:
+    """One effect, the elements it needs, and the loops it runs over.
+
+    seeds: (value, map) pairs; several are multiplied (contract). index: the map of a scatter's row index, which
+    becomes the run-time variable -1 of the effect's offset.
+    """
+
+    space: tuple
+    seeds: list
+    effect: object
+    origin: str
+    index: tuple | None = None
+
+    @property
+    def ordered(self):
+        """Whether the loops must run in the given order."""
+        return type(self.effect) in (Scan, Best) or (type(self.effect) is Put and self.index is not None)
+
+    def split(self, v, factor):
+        """The same item with loop v made two, the inner one of length `factor`."""
+        moved = {u: affine.variable(u + 1) for u in range(v + 1, len(self.space))}
+        moved[v] = affine.add(affine.scale(affine.variable(v), factor), affine.variable(v + 1))
+
+        def through(map):
+            return tuple([affine.substitute(e, moved) for e in map])
+
+        effect = replace(self.effect, at=affine.substitute(self.effect.at, moved))
+        if type(effect) is Fold:
+            axes = {a + (a > v) for a in effect.axes}
+            effect.axes = frozenset(axes | {v + 1} if v in axes else axes)
+        space = (*self.space[:v], self.space[v] // factor, factor, *self.space[v + 1 :])
+        seeds = [(value, through(map)) for value, map in self.seeds]
+        index = self.index and (self.index[0], through(self.index[1]))
+        return Item(space, seeds, effect, self.origin, index)
+
+
+# ---- bodies ----------------------------------------------------------------------------------------------------------
+class Body:
+    """The scalar statements of one kernel under construction.
+
+    buffer_of(value) -> (Buffer or None) says which values live in memory.
+    """
+
+    def __init__(self, space, buffer_of):
+        self.space, self.buffer_of = space, buffer_of
+        self.statements, self.effects, self.origins = [], [], []
+        self.loads, self.stored = {}, {}
+        self.indexing = False
+        self._memo, self._open, self._masks, self._rows, self._row_extents = {}, {}, {}, {}, []
+        self._names = 0
+
+    def extent(self, v):
+        return self.space[v] if v >= 0 else self._row_extents[-v - 1]
+
+    def append(self, item: Item) -> None:
+        """Lower an item's elements and add its effect."""
+        effect = item.effect
+        if item.index is not None:
+            index, map = item.index
+            row = self.row(index, map, self.scalar(index, map), item.effect.buffer.type.shape[0])
+            effect = replace(effect, at=affine.substitute(effect.at, {-1: row}))
+            self.indexing = True
+        values = [self.scalar(value, map) for value, map in item.seeds]
+        value = values[0] if len(values) == 1 else self.let(TABLE["mul"], values, item.seeds[0][0].dtype)
+        self.effects.append(replace(effect, value=value))
+        self.origins.append(item.origin)
+        if type(effect) is Put and item.index is None:
+            self.stored[effect.buffer, effect.at] = value
+
+    def scalar(self, value, map, mask=()):
+        """The name (or Constant) of this element of `value`; its statements are appended where they are missing."""
+        memo, waiting = self._memo, self._open
+        top = (value, map, mask)
+        stack = [top]
+        while stack:
+            key = stack[-1]
+            if key in memo:
+                stack.pop()
+                continue
+            value, map, mask = key
+            if type(value) is Constant:
+                memo[key] = value
+                continue
+            buffer = self.buffer_of(value)
+            if buffer is not None:
+                memo[key] = self.load(buffer, affine.linear(map, value.shape), mask)
+                continue
+            children = waiting.get(key)
+            if children is None:
+                children = EXPAND[value.node.op.kind](self, value.node, map, mask)
+                waiting[key] = children
+            pending = [c for c in children if c not in memo]
+            if pending:
+                pending.reverse()
+                stack.extend(pending)
+                continue
+            finish = FINISH[value.node.op.kind]
+            done = finish(self, value.node, map, mask, [memo[c] for c in children])
+            if type(done) is tuple:  # one more element is needed, known only now
+                waiting[key] = [done]
+            else:
+                memo[key] = done
+                del waiting[key]
+        return memo[top]
+
+    # ---- statements --------------------------------------------------------------------------------------------------
+    def name(self):
+        self._names += 1
+        return f"%{self._names}"
+
+    def add(self, make, *fields):
+        name = self.name()
+        self.statements.append(make(name, *fields))
+        return name
+
+    def let(self, op, args, dtype, attrs=EMPTY):
+        return self.add(Let, dtype, op, tuple(args), attrs)
+
+    def load(self, buffer, at, mask):
+        found = self.stored.get((buffer, at)) or self.loads.get((buffer, at, ())) or self.loads.get((buffer, at, mask))
+        if found is None:
+            name = self.mask(mask) if mask else None
+            found = self.loads[buffer, at, mask] = self.add(Load, buffer.type.dtype, buffer, at, name)
+        return found
+
+    def mask(self, conditions):
+        found = self._masks.get(conditions)
+        if found is None:
+            found = self._masks[conditions] = self.add(Inside, conditions)
+        return found
+
+    def row(self, index, map, scalar, extent):
+        """The expression of a run-time index into an axis of length `extent`."""
+        if type(scalar) is Constant:
+            return affine.constant(scalar.data)
+        found = self._rows.get(scalar)
+        if found is None:
+            self._row_extents.append(extent)
+            found = self._rows[scalar] = -len(self._row_extents)
+            self.statements.append(Bind(found, scalar))
+        return affine.variable(found)
+
+
+# ---- elementwise -----------------------------------------------------------------------------------------------------
+def aligned(map, shape, operand_shape):
+    """The map of an operand that broadcasts to `shape`."""
+    if operand_shape == shape:
+        return map
+    lead = len(shape) - len(operand_shape)
+    return tuple([ZERO if n == 1 else at for n, at in zip(operand_shape, map[lead:])])
+
+
+def _elementwise(body, node, map, mask):
+    shape = node.results[0].shape
+    return [(o, aligned(map, shape, o.shape), mask) for o in node.operands]
+
+
+def _finish_elementwise(body, node, map, mask, args):
+    return body.let(node.op, args, node.results[0].dtype, node.attrs)
+
+
+# ---- movement --------------------------------------------------------------------------------------------------------
+def _reshape(body, x, attrs, map, mask):
+    offset = affine.linear(map, attrs["shape"])
+    try:
+        return affine.unravel(offset, x.shape, body.extent), mask
+    except Unfit:
+        raise Force(x) from None
+
+
+def _transpose(body, x, attrs, map, mask):
+    out = [None] * len(map)
+    for at, p in zip(map, attrs["perm"]):
+        out[p] = at
+    return tuple(out), mask
+
+
+def _broadcast(body, x, attrs, map, mask):
+    return aligned(map, attrs["shape"], x.shape), mask
+
+
+def _slice(body, x, attrs, map, mask):
+    return tuple([affine.shift(affine.scale(e, k), a) for e, a, k in zip(map, attrs["start"], attrs["step"])]), mask
+
+
+def _flip(body, x, attrs, map, mask):
+    axes = attrs["axes"]
+    return tuple([
+        affine.shift(affine.scale(e, -1), n - 1) if a in axes else e for a, (e, n) in enumerate(zip(map, x.shape))
+    ]), mask  # fmt: skip
+
+
+def _pad(body, x, attrs, map, mask):
+    """Inside: the operand, shifted; outside zero. None for a mask that never holds."""
+    inner = tuple([affine.shift(e, -low) for e, low in zip(map, attrs["low"])])
+    conditions = dict.fromkeys(mask)
+    for at, n in zip(inner, x.shape):
+        low, high = affine.bounds(at, body.extent)
+        if at[0] + high < 0 or at[0] + low >= n:
+            return inner, None
+        if at[0] + low < 0 or at[0] + high >= n:
+            conditions[at, n] = None
+    return inner, tuple(conditions)
+
+
+MOVE = {
+    "reshape": _reshape, "transpose": _transpose, "broadcast": _broadcast, "slice": _slice, "flip": _flip, "pad": _pad,
+}  # fmt: skip
+
+
+def _movement(body, node, map, mask):
+    x = node.operands[0]
+    map, mask = MOVE[node.op.name](body, x, node.attrs, map, mask)
+    return [] if mask is None else [(x, map, mask)]
+
+
+def _finish_movement(body, node, map, mask, args):
+    if node.op.name != "pad":
+        return args[0]
+    zero = Constant(tensor(node.results[0].dtype), node.results[0].dtype.type(0).item())
+    if not args:
+        return zero
+    _, inner = _pad(body, node.operands[0], node.attrs, map, mask)
+    name = body.loads_masked.get(args[0]) if inner else None
+    if inner == mask or name == inner:
+        return args[0]
+    return body.let(TABLE["select"], [body.mask(inner), args[0], zero], zero.dtype)
+
+
+# ---- create and indexing ---------------------------------------------------------------------------------------------
+def _iota(body, node, map, mask):
+    return []
+
+
+def _finish_iota(body, node, map, mask, args):
+    name = body.add(Index, map[0])
+    dtype = node.results[0].dtype
+    return name if dtype == I64 else body.let(TABLE["convert"], [name], dtype, {"dtype": dtype})
+
+
+def _gather(body, node, map, mask):
+    index = node.operands[1]
+    return [(index, map[: index.ndim], mask)]
+
+
+def _finish_gather(body, node, map, mask, args):
+    """First call: with the index, answers which element of x it wants; second call: with that element."""
+    x, index = node.operands
+    here = map[: index.ndim]
+    if not body.indexing_done(node, map, mask):
+        row = body.row(index, here, args[0], x.shape[0])
+        return (x, (row, *map[index.ndim :]), mask)
+    return args[0]
+
+
+EXPAND = {"elementwise": _elementwise, "movement": _movement, "create": _iota, "indexing": _gather}
+FINISH = {
+    "elementwise": _finish_elementwise, "movement": _finish_movement, "create": _finish_iota,
+    "indexing": _finish_gather,
+}  # fmt: skip

@@ -1,0 +1,37 @@
+"""The few settings of the compiler: a default from the environment, and a context manager to change one in a block.
+
+    TAPEJIT_VERIFY=1      check every graph after every step of the pipeline (slow; the tests set it)
+    TAPEJIT_INTERP=1      run the interpreter (NumPy) in place of native code
+    TAPEJIT_DEBUG=0..6    how much is reported on stderr: retraces, passes, IR, Loop IR, LLVM, assembly
+
+In: environment variables, read once at import. Out: `VERIFY`, `DEBUG`, `INTERP`, which are read as `if VERIFY.value:`.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import contextmanager
+
+
+class Knob:
+    """One integer setting of the process. `with knob.at(1): ...` changes it inside a block."""
+
+    def __init__(self, name: str, default: int = 0):
+        self.name = name
+        self.value = int(os.environ.get(name) or default)
+
+    @contextmanager
+    def at(self, value: int):
+        before, self.value = self.value, value
+        try:
+            yield self
+        finally:
+            self.value = before
+
+    def __repr__(self):
+        return f"<Knob {self.name}={self.value}>"
+
+
+VERIFY = Knob("TAPEJIT_VERIFY")
+DEBUG = Knob("TAPEJIT_DEBUG")
+INTERP = Knob("TAPEJIT_INTERP")

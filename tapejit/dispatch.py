@@ -1,0 +1,305 @@
+"""`Function`: what the decorators return. One Python function, a stack of transforms, a cache of specializations.
+
+The life of a call: a key is made of the arguments (structure, dtypes, shapes, statics) and of the environment the
+function reads. Unknown key: the function is recorded, the transforms are folded over its record, the result is
+optimized and compiled, and becomes a `Path`. Known key: the compiled code runs. Where the record holds guards (a Python
+`if` on a recorded value), compiled code that sees another value leaves with (guard, value); the paths of one key form a
+tree whose edges are those pairs, an unknown edge is recorded and joins it. Nothing else ever decides which code runs.
+
+While something records (a tape, or an enclosing transform) the transformed record is replayed on the outer
+Arrays instead, so that the outer record sees plain operations.
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
+import warnings
+from collections import OrderedDict, namedtuple
+
+import numpy as np
+
+from tapejit.ir.evaluate import GuardFailed, evaluate
+from tapejit.ir.knobs import INTERP
+from tapejit.ir.passes.pipeline import optimize
+from tapejit.ir.walk import walk
+
+from .array import Array, make
+from .environment import Environment, fingerprint
+from .errors import ArgumentTypeError, TapejitWarning, located
+from .promote import cast
+from .record import Replay, state
+from .trace import function_name, leaf_data, trace
+from .tree import flatten, unflatten
+
+CacheInfo = namedtuple("CacheInfo", "hits misses paths currsize maxsize")
+MAX_KEYS, MAX_PATHS = 256, 64
+
+
+class Path:
+    """One specialization: the compiled code of one key along one sequence of guard outcomes."""
+
+    __slots__ = ("program", "graph", "code", "sources", "edges", "hits", "dtypes")
+
+    def __init__(self, program):
+        self.program = program
+        self.graph = optimize(program.graph)
+        self.code = None if INTERP.value else _compile(self.graph, program.name)
+        self.sources = program.captures
+        self.edges = {}
+        self.hits = 0
+        self.dtypes = [p.dtype for p in program.graph.params[: program.leaves]]
+
+    def inputs(self, leaves) -> list:
+        """Arrays for the parameters: arguments, then captured arrays as they are now."""
+        arrays = [np.ascontiguousarray(_data(x), d) for x, d in zip(leaves, self.dtypes)]
+        return arrays + [_captured(x) for x in self.sources] if self.sources else arrays
+
+    def run(self, inputs):
+        """Results, or a (guard index, observed value) pair where control flow leaves this path."""
+        if self.code is not None:
+            return self.code.run(inputs)
+        try:
+            return evaluate(self.graph, inputs)
+        except GuardFailed as miss:
+            guards = [n for n in self.graph.nodes if n.op.kind == "guard"]
+            return Exit(guards.index(miss.node), miss.observed)
+
+
+Exit = namedtuple("Exit", "index observed")
+
+
+def _compile(graph, name):
+    from tapejit.codegen import compile_graph
+
+    return compile_graph(graph, name)
+
+
+def _data(x):
+    return x._data if isinstance(x, Array) else x
+
+
+def _captured(x):
+    return np.ascontiguousarray(x._data if isinstance(x, Array) else x)
+
+
+class Function:
+    """A transformed function: calls like the original, returns what the transform says.
+
+    ir(*args, stage=...), explain(*args), draw(path, *args), cache_info(), cache_clear() look inside.
+    """
+
+    def __init__(self, fn, transforms):
+        if not callable(fn):
+            raise located(
+                ArgumentTypeError,
+                f"{transforms[-1].name} takes a function, got {type(fn).__name__} {fn!r:.60}",
+                f"{transforms[-1].name}(f)(x), or @{transforms[-1].name} above a def",
+            )
+        if isinstance(fn, Function):
+            fn, transforms = fn.fn, [*fn.transforms, *transforms]
+        self.fn, self.transforms = fn, tuple(transforms)
+        functools.update_wrapper(self, fn, updated=())
+        self.__name__ = function_name(fn)
+        self._environment = None
+        self._roots: OrderedDict = OrderedDict()
+        self._lock = threading.RLock()
+        self._hits = self._misses = 0
+
+    def __repr__(self):
+        stack = self.__name__
+        for t in self.transforms:
+            stack = f"{t.name}({stack})"
+        return f"<tapejit {stack}>"
+
+    def __get__(self, instance, owner=None):
+        return self if instance is None else functools.partial(self, instance)
+
+    # ---- calling ------------------------------------------------------------------------------------------------
+    def __call__(self, *args, **kwargs):
+        leaves, tree = flatten((args, kwargs))
+        base = state.base
+        if state.records or (base is not None and _reads(base, leaves)):
+            return self._replay(args, kwargs, leaves)
+        key = self._key(leaves, tree)
+        root = self._roots.get(key)
+        if root is None:
+            key, root = self._first(key, args, kwargs, leaves)
+        else:
+            self._hits += 1
+        if base is not None and _reads(base, root.sources):
+            return self._replay(args, kwargs, leaves)
+        return self._run(key, root, args, kwargs, leaves)
+
+    def _key(self, leaves, tree):
+        env = self._environment
+        if env is None:
+            env = self._environment = Environment(self.fn)
+        return (tree, tuple([_signature(x) for x in leaves]), env.read(), _statics(tree))
+
+    def _first(self, key, args, kwargs, leaves):
+        with self._lock:
+            self._misses += 1
+            self._environment = None  # what it names may have been rebound
+            key = self._key(leaves, key[0])
+            root = self._roots.get(key)
+            if root is None:
+                root = Path(self.program(args, kwargs))
+                self._roots[key] = root
+                while len(self._roots) > MAX_KEYS:
+                    self._roots.popitem(last=False)
+        return key, root
+
+    def _run(self, key, path, args, kwargs, leaves):
+        inputs = path.inputs(leaves)
+        results = path.run(inputs)
+        hops = 0
+        while type(results) is not list:  # a guard saw another value: follow the tree, or grow it
+            edge = (results.index, results.observed)
+            onward = path.edges.get(edge)
+            if onward is None or hops > MAX_PATHS:
+                return self._grow(key, path, edge, args, kwargs, leaves)
+            path, hops = onward, hops + 1
+            inputs = path.inputs(leaves)
+            results = path.run(inputs)
+        path.hits += 1
+        return self._wrap(path.program, results, leaves)
+
+    def _grow(self, key, path, edge, args, kwargs, leaves):
+        """Record the path these arguments take and hang it where the known one was left."""
+        with self._lock:
+            self._misses += 1
+            fresh = Path(self.program(args, kwargs))
+            root = self._roots.get(key)
+            if root is not None and _count(root) >= MAX_PATHS:
+                warnings.warn(
+                    f"{self.__name__}: more than {MAX_PATHS} paths through its control flow; the older ones are "
+                    "dropped and recorded anew when met. np.where keeps one path for all values.",
+                    TapejitWarning,
+                    stacklevel=3,
+                )
+                self._roots[key] = fresh
+            else:
+                path.edges[edge] = fresh
+        inputs = fresh.inputs(leaves)
+        results = fresh.run(inputs)
+        if type(results) is not list:
+            # NumPy and compiled code may differ in the last bit right at a threshold: the recorded run decides.
+            results = evaluate_recorded(fresh.program, inputs)
+        return self._wrap(fresh.program, results, leaves)
+
+    def _wrap(self, program, results, leaves):
+        if any([isinstance(x, Array) for x in leaves]):
+            out = [make(r) for r in results]
+        else:
+            out = [r[()] if r.ndim == 0 else r for r in results]
+        return out[0] if program.out_tree.kind == "leaf" else unflatten(program.out_tree, out)
+
+    # ---- recording ----------------------------------------------------------------------------------------------
+    def program(self, args, kwargs):
+        """Record the function at these arguments and fold the transforms over the record."""
+        contexts = []
+        for t in reversed(self.transforms):
+            args, kwargs, context = t.enter(args, kwargs)
+            contexts.append(context)
+        program, _ = trace(self.fn, args, kwargs)
+        for t, context in zip(self.transforms, reversed(contexts)):
+            graph = optimize(program.graph, differentiate_later=True)
+            program = t.apply(program.replace(graph, connected=program.connected), context)
+        return program
+
+    def _replay(self, args, kwargs, leaves):
+        """Record one level deeper, then apply the transformed record to the outer Arrays."""
+        program = self.program(args, kwargs)
+        params = program.graph.params
+        data = [x if isinstance(x, Array) else leaf_data(x)[0] for x in leaves]
+        inputs = [cast(x, p.dtype) for x, p in zip(data, params)] + list(program.captures)
+        out = [x if isinstance(x, Array) else make(x) for x in walk(program.graph, Replay(), inputs)]
+        if not any([isinstance(x, Array) for x in leaves]) and not any([x._record for x in out]):
+            out = [x._data[()] for x in out]
+        return unflatten(program.out_tree, out)
+
+    # ---- looking inside -----------------------------------------------------------------------------------------
+    def ir(self, *args, stage="optimized", color=False, **kwargs) -> str:
+        """The program at these arguments, as text.
+
+        stage: "recorded" (what the function did), "gradient" (after the transforms), "optimized", "kernels" (fused
+        loops), "llvm", "asm".
+        """
+        from .show import program_text
+
+        return program_text(self, args, kwargs, stage, color)
+
+    def explain(self, *args, **kwargs) -> str:
+        """What is compiled for these arguments: kernels, loops, bytes, flops, times, paths, cache state."""
+        from .show import explain
+
+        return explain(self, args, kwargs)
+
+    def draw(self, path, *args, stage="optimized", **kwargs):
+        """Draw the program's graph into an image file (png, svg, pdf)."""
+        from .show import draw
+
+        return draw(self, path, args, kwargs, stage)
+
+    def cache_info(self) -> CacheInfo:
+        """(hits, misses, paths, currsize, maxsize)."""
+        paths = sum([_count(r) for r in self._roots.values()])
+        return CacheInfo(self._hits, self._misses, paths, len(self._roots), MAX_KEYS)
+
+    def cache_clear(self) -> None:
+        """Forget all records and free their machine code."""
+        with self._lock:
+            self._roots.clear()
+            self._environment = None
+            self._hits = self._misses = 0
+
+    def lookup(self, *args, **kwargs):
+        """The Path compiled for these arguments' key, or None."""
+        leaves, tree = flatten((args, kwargs))
+        return self._roots.get(self._key(leaves, tree))
+
+
+def _signature(x):
+    """What of an argument leaf decides the record: dtype, shape, and whether it is a weak Python scalar."""
+    if type(x) is np.ndarray:
+        return (x.dtype, x.shape)
+    if isinstance(x, Array):
+        return (x._data.dtype, x._data.shape, x._weak)
+    if isinstance(x, (np.ndarray, np.generic)):
+        return (x.dtype, x.shape)
+    return type(x)
+
+
+def _statics(tree):
+    """Fingerprints of static instances among the arguments (`self` of a method): their attributes may be rebound."""
+    if tree.count and tree.kind == "leaf":
+        return ()
+    if tree.kind == "static":
+        value = tree.data[1]
+        return fingerprint(value, [256], 3) if hasattr(value, "__dict__") and not callable(value) else ()
+    found = [s for s in [_statics(c) for c in tree.children if c.kind != "leaf"] if s]
+    return tuple(found)
+
+
+def _count(root) -> int:
+    total, stack = 0, [root]
+    while stack:
+        path = stack.pop()
+        total += 1
+        stack.extend(path.edges.values())
+    return total
+
+
+def _reads(base, objects) -> bool:
+    """Whether one of these is an Array that the tapes' record holds."""
+    return any([isinstance(x, Array) and x._record is base for x in objects])
+
+
+def evaluate_recorded(program, inputs):
+    """The program on NumPy, its guards taken as recorded."""
+    graph = program.graph
+    nodes = [n for n in graph.nodes if n.op.kind != "guard"]
+    return evaluate(type(graph)(graph.name, graph.params, nodes, graph.results), inputs)
+
+

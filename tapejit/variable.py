@@ -1,0 +1,116 @@
+"""What tapes record into and watch: `TapeRecord`, the level-0 record of a thread, and `Variable`.
+
+In: operations on Arrays that an active tape's record holds, reads of Variables. Out: nodes of that record, and per value
+the Array that was read as it (`arrays`), from which a tape cuts what it differentiates (`cut.py`).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tapejit.ir.graph import Value
+from tapejit.ir.types import type_of
+
+from .array import Array, make
+from .errors import ShapeError, TapejitWarning, located, user_line
+from .promote import asarray
+from .record import Record, state
+
+
+class UnconnectedWarning(TapejitWarning):
+    """A gradient is None; the message says why."""
+
+
+class TapeRecord(Record):
+    """The level-0 record of a thread's active tapes."""
+
+    __slots__ = ("reads",)
+
+    def __init__(self):
+        super().__init__(0, "a GradientTape")
+        self.arrays = {}
+        self.reads = {}  # Value -> (how, line): it went through float() or an ndarray
+
+    def lookup(self, x) -> Value:
+        if isinstance(x, np.ndarray):  # may be written to between now and the gradient: take a snapshot
+            return self.leaf(make(np.array(x)))
+        return super().lookup(x)
+
+    def leaf(self, array) -> Value:
+        """A new parameter that stands for an Array."""
+        value = Value(type_of(array._data))
+        self.arrays[value] = array
+        return value
+
+    def guard_bool(self, array, seen):
+        return seen  # the tape's slice is made anew at each execution: nothing to guard
+
+    guard_int = guard_bool
+
+    def guard(self, array, seen, at=None):
+        pass
+
+    def concretize(self, array, how, instead):
+        self.reads[array._value] = (how, user_line())
+
+
+class Variable(Array):
+    """A mutable value that active tapes watch on their own when it is read.
+
+    Variable(initial, trainable=True, name=None, dtype=None). assign, assign_add, assign_sub replace the value.
+
+    >>> import tapejit
+    >>> w = tapejit.Variable(3.0)
+    >>> with tapejit.GradientTape() as tape:
+    ...     loss = w * w
+    >>> tape.gradient(loss, w)
+    Array(6.)
+    """
+
+    __slots__ = ("trainable", "name", "_reading")
+
+    def __init__(self, initial_value, trainable=True, name=None, dtype=None):
+        super().__init__(initial_value, dtype)
+        if self._data.dtype.kind not in "fib":
+            asarray(self._data)  # raises the located dtype error
+        self.trainable, self.name = bool(trainable), name
+        self._reading = None
+
+    def read(self) -> Array:
+        """The value now, as an Array bound to the active tapes; operations call this."""
+        base = state.base
+        if base is None:
+            return self
+        reading = self._reading
+        if reading is None or reading._record is not base:
+            reading = self._reading = make(self._data)
+            reading._record, reading._value = base, base.leaf(reading)
+        for tape in state.tapes:
+            if tape._watch_accessed and self.trainable:
+                tape._add(self, reading)
+        return reading
+
+    def assign(self, value):
+        """Replace the value; shape and dtype stay. Returns the Variable."""
+        data = value._data if isinstance(value, Array) else np.asarray(value)
+        if data.shape != self._data.shape:
+            raise located(
+                ShapeError,
+                f"assign: shape {data.shape} to a Variable of shape {self._data.shape}",
+                "make a new Variable to change the shape",
+            )
+        self._data = np.array(data, dtype=self._data.dtype)
+        self._reading = None
+        return self
+
+    def assign_add(self, delta):
+        """value += delta."""
+        return self.assign(self._data + (delta._data if isinstance(delta, Array) else delta))
+
+    def assign_sub(self, delta):
+        """value -= delta."""
+        return self.assign(self._data - (delta._data if isinstance(delta, Array) else delta))
+
+    def value(self) -> Array:
+        """The value as an Array (read, hence watched)."""
+        return self.read()
