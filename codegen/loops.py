@@ -87,6 +87,7 @@ class Accumulate:
     op: object
     value: object
     dtype: np.dtype
+    reassociate: bool  # the order of accumulation is free (a fold)
 
 
 @dataclass(slots=True)
@@ -136,13 +137,14 @@ class Kernel:
 
 @dataclass(slots=True)
 class Call:
-    """A library call: `routine` of BLAS, once per entry of `offsets` (element offsets of the three matrices)."""
+    """A library call: `routine` of BLAS under the loops `batch` (blas.Group: length and strides of one step)."""
 
     routine: str
     dtype: np.dtype
     options: dict
     buffers: list  # left, right, result
-    offsets: list
+    start: tuple  # offsets into left and right
+    batch: tuple
     origin: str
 
 
@@ -213,7 +215,7 @@ def show_statement(s) -> str:
         case Call():
             options = " ".join(f"{k}={v}" for k, v in s.options.items())
             left, right, out = s.buffers
-            times = f" x{len(s.offsets)}" if len(s.offsets) > 1 else ""
+            times = "".join([f" x{g.length}" for g in s.batch])
             return f"call {s.routine}({left.name}, {right.name}) -> {out.name} {options}{times}    # {s.origin}"
         case Exit():
             return f"exit {s.index} unless {s.buffer.name}[0] == {s.seen!r}"

@@ -75,6 +75,7 @@ class Best:
     buffer: Buffer
     at: tuple
     op: object
+    dtype: np.dtype
     value: object = None
 
 
@@ -82,8 +83,9 @@ class Best:
 class Item:
     """One effect, the elements it needs, and the loops it runs over.
 
-    seeds: (value, map) pairs; several are multiplied (contract). index: the map of a scatter's row index, which
-    becomes the run-time variable -1 of the effect's offset.
+    seeds: (value, map) pairs; several are multiplied (contract). index: value and map of a scatter's row index, which
+    is the run-time variable -1 of the effect's offset. make: compute the seeds though they have a buffer, which is
+    the one being made. after: what earlier items stored into the buffer comes first.
     """
 
     space: tuple
@@ -91,6 +93,8 @@ class Item:
     effect: object
     origin: str
     index: tuple | None = None
+    make: bool = False
+    after: bool = False
 
     @property
     def ordered(self):
@@ -112,7 +116,7 @@ class Item:
         space = (*self.space[:v], self.space[v] // factor, factor, *self.space[v + 1 :])
         seeds = [(value, through(map)) for value, map in self.seeds]
         index = self.index and (self.index[0], through(self.index[1]))
-        return Item(space, seeds, effect, self.origin, index)
+        return replace(self, space=space, seeds=seeds, effect=effect, index=index)
 
 
 # ---- bodies ----------------------------------------------------------------------------------------------------------
@@ -125,8 +129,9 @@ class Body:
     def __init__(self, space, buffer_of):
         self.space, self.buffer_of = space, buffer_of
         self.statements, self.effects, self.origins = [], [], []
-        self.loads, self.stored = {}, {}
-        self.indexing = False
+        self.loads, self.stored, self.masked = {}, {}, {}
+        self.reads = set()
+        self.indexing = self.ordered = self.running = False
         self._memo, self._open, self._masks, self._rows, self._row_extents = {}, {}, {}, {}, []
         self._names = 0
 
@@ -136,19 +141,21 @@ class Body:
     def append(self, item: Item) -> None:
         """Lower an item's elements and add its effect."""
         effect = item.effect
+        self.ordered |= item.ordered
+        self.running |= type(effect) in (Scan, Best)
         if item.index is not None:
             index, map = item.index
-            row = self.row(index, map, self.scalar(index, map), item.effect.buffer.type.shape[0])
+            row = self.row(self.scalar(index, map), effect.buffer.type.shape[0])
             effect = replace(effect, at=affine.substitute(effect.at, {-1: row}))
             self.indexing = True
-        values = [self.scalar(value, map) for value, map in item.seeds]
+        values = [self.scalar(value, map, make=item.make) for value, map in item.seeds]
         value = values[0] if len(values) == 1 else self.let(TABLE["mul"], values, item.seeds[0][0].dtype)
         self.effects.append(replace(effect, value=value))
         self.origins.append(item.origin)
         if type(effect) is Put and item.index is None:
             self.stored[effect.buffer, effect.at] = value
 
-    def scalar(self, value, map, mask=()):
+    def scalar(self, value, map, mask=(), make=False):
         """The name (or Constant) of this element of `value`; its statements are appended where they are missing."""
         memo, waiting = self._memo, self._open
         top = (value, map, mask)
@@ -162,7 +169,7 @@ class Body:
             if type(value) is Constant:
                 memo[key] = value
                 continue
-            buffer = self.buffer_of(value)
+            buffer = None if make and key is top else self.buffer_of(value)
             if buffer is not None:
                 memo[key] = self.load(buffer, affine.linear(map, value.shape), mask)
                 continue
@@ -178,7 +185,7 @@ class Body:
             finish = FINISH[value.node.op.kind]
             done = finish(self, value.node, map, mask, [memo[c] for c in children])
             if type(done) is tuple:  # one more element is needed, known only now
-                waiting[key] = [done]
+                children.append(done)
             else:
                 memo[key] = done
                 del waiting[key]
@@ -202,6 +209,7 @@ class Body:
         if found is None:
             name = self.mask(mask) if mask else None
             found = self.loads[buffer, at, mask] = self.add(Load, buffer.type.dtype, buffer, at, name)
+            self.masked[found] = mask
         return found
 
     def mask(self, conditions):
@@ -210,7 +218,7 @@ class Body:
             found = self._masks[conditions] = self.add(Inside, conditions)
         return found
 
-    def row(self, index, map, scalar, extent):
+    def row(self, scalar, extent):
         """The expression of a run-time index into an axis of length `extent`."""
         if type(scalar) is Constant:
             return affine.constant(scalar.data)
@@ -247,6 +255,10 @@ def _reshape(body, x, attrs, map, mask):
         return affine.unravel(offset, x.shape, body.extent), mask
     except Unfit:
         raise Force(x) from None
+    except Split as split:
+        if body.running and split.variable == len(body.space) - 1:
+            raise Force(x) from None
+        raise
 
 
 def _transpose(body, x, attrs, map, mask):
@@ -302,8 +314,7 @@ def _finish_movement(body, node, map, mask, args):
     if not args:
         return zero
     _, inner = _pad(body, node.operands[0], node.attrs, map, mask)
-    name = body.loads_masked.get(args[0]) if inner else None
-    if inner == mask or name == inner:
+    if inner == mask or body.masked.get(args[0]) == inner:
         return args[0]
     return body.let(TABLE["select"], [body.mask(inner), args[0], zero], zero.dtype)
 
@@ -321,17 +332,16 @@ def _finish_iota(body, node, map, mask, args):
 
 def _gather(body, node, map, mask):
     index = node.operands[1]
+    body.indexing = True
     return [(index, map[: index.ndim], mask)]
 
 
 def _finish_gather(body, node, map, mask, args):
-    """First call: with the index, answers which element of x it wants; second call: with that element."""
+    """With the index alone, answers which element of x it wants; then that element is the result."""
+    if len(args) == 2:
+        return args[1]
     x, index = node.operands
-    here = map[: index.ndim]
-    if not body.indexing_done(node, map, mask):
-        row = body.row(index, here, args[0], x.shape[0])
-        return (x, (row, *map[index.ndim :]), mask)
-    return args[0]
+    return (x, (body.row(args[0], x.shape[0]), *map[index.ndim :]), mask)
 
 
 EXPAND = {"elementwise": _elementwise, "movement": _movement, "create": _iota, "indexing": _gather}

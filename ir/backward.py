@@ -5,7 +5,7 @@ float result, and results f's results followed by one cotangent per active param
 one sweep in reverse order asks each operation's own rule for the contributions to its operands. Only nodes on a path
 from an active parameter to a result take part. Contributions are summed here and broadcasting is undone here
 (through `Builder.sum_to`), never in a rule. What the backward part needs of the forward part is simply used: whether
-it is kept or computed again is decided when kernels are made.
+it is kept or computed again is decided when kernels are made. Elementwise stretches are swept forward: see `diagonal.py`.
 
 Cotangents that come out of a `where`, a slice or a gather hold exact structural zeros; along their path an
 operation with a singular partial (sqrt at 0) multiplies with a strong zero, so that the branch not taken gives 0, not
@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from .analysis import depends
 from .build import Builder
+from .diagonal import pull, stretches
 from .graph import Constant, Graph
 
 
@@ -54,12 +55,29 @@ def transpose_into(b: Builder, graph: Graph, env: dict, active, seeds):
         if seed is not None and result in on:
             pending.setdefault(result, []).append(seed)
     masked = set()  # values of `graph` whose cotangent holds structural zeros
+    root, members = stretches(graph, on)
+    exits = {}  # root of an elementwise stretch -> (value where it is left, cotangent there, strong)
+
+    def settle(value):
+        left = exits.pop(value, None)
+        if left is not None:
+            ct = pull(b, value, members[value], left, env, lookup)
+            if ct is not None:
+                pending.setdefault(value, []).append(ct)
+                if any([strong for _, _, strong in left]):
+                    masked.add(value)
+
     for node in reversed(graph.nodes):
+        for r in node.results:
+            settle(r)
         if not any([r in pending for r in node.results]):
             continue
         b.at(node, "vjp")
         strong = any([r in masked for r in node.results])
         cts = [total(b, pending.pop(r, None)) for r in node.results]
+        if node.results[0] in root:
+            exits.setdefault(root[node.results[0]], []).append((node.results[0], cts[0], strong))
+            continue
         wanted = [o in on for o in node.operands]
         ys = [env[r] for r in node.results]
         xs = [lookup(o) for o in node.operands]
@@ -69,6 +87,8 @@ def transpose_into(b: Builder, graph: Graph, env: dict, active, seeds):
                 pending.setdefault(operand, []).append(ct)
                 if strong or node.op.masks:
                     masked.add(operand)
+    for p in graph.params:
+        settle(p)
     b.loc, b.tag = None, "vjp"
     return [total(b, pending.get(p)) for p in graph.params], [lookup(r) for r in graph.results]
 

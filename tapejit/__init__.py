@@ -29,6 +29,7 @@ from .api import (
     vmap,
 )
 from .array import Array
+from .custom import custom_gradient
 from .errors import TapejitError, TapejitWarning
 from .tape import GradientTape
 from .variable import UnconnectedWarning, Variable
@@ -36,7 +37,7 @@ from .variable import UnconnectedWarning, Variable
 __version__ = "0.1.0"
 
 __all__ = [
-    "Array", "GradientTape", "TapejitError", "TapejitWarning", "UnconnectedWarning", "Variable",
+    "Array", "GradientTape", "TapejitError", "TapejitWarning", "UnconnectedWarning", "Variable", "custom_gradient",
     "elementwise_grad", "grad", "gradients_function", "hessian", "hvp",
     "jacobian", "jit", "jvp", "make_vjp", "numpy", "stop_gradient", "value_and_grad", "value_and_gradients_function",
     "vjp", "vmap",

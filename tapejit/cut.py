@@ -70,8 +70,7 @@ class Cut:
                 return None
         if x._record is self.record:
             return x._value
-        found = self.record.captures.get(id(x))
-        return found[1] if found else None
+        return self.record.captured(x)
 
     def _mark(self):
         """Forward over the spans: which values depend on a watched one; which targets do."""
@@ -79,8 +78,8 @@ class Cut:
         for value, array in self.tape._watched.items():
             if array._record is self.record:
                 live.add(value)
-            elif id(array) in self.record.captures:
-                live.add(self.record.captures[id(array)][1])
+            elif (captured := self.record.captured(array)) is not None:
+                live.add(captured)
         self.nodes = []
         for start, end in self.tape._spans[self.record]:
             for node in self.record.nodes[start:end]:
@@ -221,7 +220,7 @@ class _Known:
             from tapejit.codegen import compile_graph
 
             self.code = compile_graph(self.graph, "tape")
-        return self.code.run([np.ascontiguousarray(x) for x in arrays])
+        return self.code.run([np.asarray(x, order="C") for x in arrays])
 
 
 class BatchJacobian(Transform):

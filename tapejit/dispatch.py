@@ -25,7 +25,7 @@ from tapejit.ir.passes.pipeline import optimize
 from tapejit.ir.walk import walk
 
 from .array import Array, make
-from .environment import Environment, fingerprint
+from .environment import Environment, Reader
 from .errors import ArgumentTypeError, TapejitWarning, located
 from .promote import cast
 from .record import Replay, state
@@ -52,7 +52,7 @@ class Path:
 
     def inputs(self, leaves) -> list:
         """Arrays for the parameters: arguments, then captured arrays as they are now."""
-        arrays = [np.ascontiguousarray(_data(x), d) for x, d in zip(leaves, self.dtypes)]
+        arrays = [np.asarray(_data(x), d, order="C") for x, d in zip(leaves, self.dtypes)]
         return arrays + [_captured(x) for x in self.sources] if self.sources else arrays
 
     def run(self, inputs):
@@ -80,7 +80,7 @@ def _data(x):
 
 
 def _captured(x):
-    return np.ascontiguousarray(x._data if isinstance(x, Array) else x)
+    return np.asarray(_data(x), order="C")
 
 
 class Function:
@@ -102,6 +102,7 @@ class Function:
         functools.update_wrapper(self, fn, updated=())
         self.__name__ = function_name(fn)
         self._environment = None
+        self._hashed = []  # arrays whose contents are part of the key; see environment.py
         self._roots: OrderedDict = OrderedDict()
         self._lock = threading.RLock()
         self._hits = self._misses = 0
@@ -134,8 +135,8 @@ class Function:
     def _key(self, leaves, tree):
         env = self._environment
         if env is None:
-            env = self._environment = Environment(self.fn)
-        return (tree, tuple([_signature(x) for x in leaves]), env.read(), _statics(tree))
+            env = self._environment = Environment(self.fn, self._hashed)
+        return (tree, tuple([_signature(x) for x in leaves]), env.read(), _statics(tree, env))
 
     def _first(self, key, args, kwargs, leaves):
         with self._lock:
@@ -144,11 +145,24 @@ class Function:
             key = self._key(leaves, key[0])
             root = self._roots.get(key)
             if root is None:
-                root = Path(self.program(args, kwargs))
-                self._roots[key] = root
+                program = self.program(args, kwargs)
+                key = self._hash_unbound(program, leaves, key)
+                root = self._roots[key] = Path(program)
                 while len(self._roots) > MAX_KEYS:
                     self._roots.popitem(last=False)
         return key, root
+
+    def _hash_unbound(self, program, leaves, key):
+        """Have the contents of arrays that NumPy may have read while it was recorded decide the key too."""
+        read = {id(a) for a in program.rebound}
+        missed = [a for a in self._environment.arrays() if id(a) not in read]
+        known = {id(a) for a in self._hashed}
+        fresh = [a for a in missed if id(a) not in known]
+        if not fresh:
+            return key
+        self._hashed = self._hashed + fresh
+        self._environment = None
+        return self._key(leaves, key[0])
 
     def _run(self, key, path, args, kwargs, leaves):
         inputs = path.inputs(leaves)
@@ -213,7 +227,8 @@ class Function:
         program = self.program(args, kwargs)
         params = program.graph.params
         data = [x if isinstance(x, Array) else leaf_data(x)[0] for x in leaves]
-        inputs = [cast(x, p.dtype) for x, p in zip(data, params)] + list(program.captures)
+        inputs = [cast(x, p.dtype) for x, p in zip(data, params)]
+        inputs += [x if isinstance(x, Array) else make(x) for x in program.captures]
         out = [x if isinstance(x, Array) else make(x) for x in walk(program.graph, Replay(), inputs)]
         if not any([isinstance(x, Array) for x in leaves]) and not any([x._record for x in out]):
             out = [x._data[()] for x in out]
@@ -251,7 +266,7 @@ class Function:
         """Forget all records and free their machine code."""
         with self._lock:
             self._roots.clear()
-            self._environment = None
+            self._environment, self._hashed = None, []
             self._hits = self._misses = 0
 
     def lookup(self, *args, **kwargs):
@@ -271,15 +286,12 @@ def _signature(x):
     return type(x)
 
 
-def _statics(tree):
+def _statics(tree, env):
     """Fingerprints of static instances among the arguments (`self` of a method): their attributes may be rebound."""
-    if tree.count and tree.kind == "leaf":
-        return ()
     if tree.kind == "static":
         value = tree.data[1]
-        return fingerprint(value, [256], 3) if hasattr(value, "__dict__") and not callable(value) else ()
-    found = [s for s in [_statics(c) for c in tree.children if c.kind != "leaf"] if s]
-    return tuple(found)
+        return Reader(env.names, env.hashed).fingerprint(value) if hasattr(value, "__dict__") and not callable(value) else ()
+    return tuple([s for s in [_statics(c, env) for c in tree.children if c.kind != "leaf"] if s])
 
 
 def _count(root) -> int:

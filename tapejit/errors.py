@@ -6,11 +6,12 @@ class also derives from the Python exception that a NumPy user would expect (Typ
 
 from __future__ import annotations
 
-import linecache
 import os
 import sys
 
 import numpy as np
+
+from tapejit.ir.location import source_line
 
 _HERE = os.path.dirname(os.path.abspath(__file__))
 _ROOT = os.path.dirname(_HERE)
@@ -130,7 +131,9 @@ def describe(where) -> str:
     if where is None:
         return "unknown line"
     file, line = where
-    text = linecache.getline(file, line).strip()
+    text = source_line(file, line)
+    if len(text) > 100:
+        text = text[:97] + "..."
     return f"{file}:{line}" + (f": {text}" if text else "")
 
 

@@ -65,10 +65,20 @@ class Record:
             data = x
         else:
             return self.constant(x)
-        found = self.captures.get(id(x))
+        key = capture_key(x)
+        found = self.captures.get(key)
         if found is None:
-            found = self.captures[id(x)] = (x, Value(type_of(data)))
+            found = self.captures[key] = (x, Value(type_of(data)))
         return found[1]
+
+    def capture(self, array) -> Array:
+        """An ndarray from outside as an Array of this record, read anew at each call."""
+        return make(array, self, self.lookup(array))
+
+    def captured(self, x):
+        """The parameter that stands for an outer object, or None if this record did not read it."""
+        found = self.captures.get(capture_key(x))
+        return found[1] if found else None
 
     def constant(self, x) -> Constant:
         made = Constant(tensor(x.dtype), x.item())
@@ -127,11 +137,18 @@ class Record:
         """Close; the graph (parameters: own ones, then captures) and the captured objects."""
         values = [self.lookup(r) for r in results]
         self.closed = True
-        captured = list(self.captures.values())
+        used = {o for node in self.nodes for o in node.operands}
+        used.update(values)
+        captured = [(x, value) for x, value in self.captures.values() if value in used]
         params = [*self.params, *[value for _, value in captured]]
         for i, p in enumerate(params):
             p.index = i
         return Graph(self.name, params, self.nodes, values), [x for x, _ in captured]
+
+
+def capture_key(x) -> int:
+    """Identity of a captured object: an eager Array and the ndarray it wraps are one."""
+    return id(x._data) if type(x) is Array and x._record is None else id(x)
 
 
 def reshape_scalar(array):

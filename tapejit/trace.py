@@ -12,6 +12,7 @@ import numpy as np
 from tapejit.ir.graph import Graph
 
 from .array import Array
+from .environment import Rebinding
 from .errors import (
     ArgumentError,
     ArgumentTypeError,
@@ -22,7 +23,7 @@ from .errors import (
 )
 from .promote import strong
 from .record import check_dtype, recording
-from .tree import Tree, flatten, paths, unflatten
+from .tree import Tree, flatten, map_statics, paths, unflatten
 
 
 class Program:
@@ -30,19 +31,20 @@ class Program:
 
     graph: parameters are the leaves of `in_tree` in order, then one per captured object. in_tree: the structure of
     (args, kwargs). out_tree: the structure of the result; graph.results are its leaves in order. connected: per leaf
-    of a gradient result, whether it depends on anything (None: not a gradient).
+    of a gradient result, whether it depends on anything (None: not a gradient). rebound: the closed-over ndarrays that
+    were Arrays of the record while it ran.
     """
 
-    __slots__ = ("graph", "in_tree", "out_tree", "captures", "name", "where", "connected")
+    __slots__ = ("graph", "in_tree", "out_tree", "captures", "name", "where", "connected", "rebound")
 
-    def __init__(self, graph, in_tree, out_tree, captures, name, where=None, connected=None):
+    def __init__(self, graph, in_tree, out_tree, captures, name, where=None, connected=None, rebound=()):
         self.graph, self.in_tree, self.out_tree = graph, in_tree, out_tree
         self.captures, self.name, self.where, self.connected = captures, name, where, connected
+        self.rebound = rebound
 
     def replace(self, graph: Graph, in_tree=None, out_tree=None, connected=None) -> Program:
-        return Program(
-            graph, in_tree or self.in_tree, out_tree or self.out_tree, self.captures, self.name, self.where, connected
-        )
+        in_tree, out_tree = in_tree or self.in_tree, out_tree or self.out_tree
+        return Program(graph, in_tree, out_tree, self.captures, self.name, self.where, connected, self.rebound)
 
     @property
     def leaves(self) -> int:
@@ -93,28 +95,50 @@ def check_number(x):
 
 
 def trace(fn, args, kwargs, name=None) -> tuple[Program, object]:
-    """Record one call. Returns the Program and the concrete result (as the function returned it)."""
+    """Record one call. Returns the Program and the concrete result (as the function returned it).
+
+    The ndarrays that the function closes over are Arrays of the record meanwhile. Where it does with one what only an
+    ndarray can (C code, writing into it), it is recorded again with the ndarrays themselves.
+    """
     name = name or function_name(fn)
     leaves, in_tree = flatten((args, kwargs))
     with recording(name) as record:
-        names = parameter_names(fn, in_tree)
-        inner = [record.param(data, n, weak) for (data, weak), n in zip(map(leaf_data, leaves), names)]
-        args, kwargs = unflatten(in_tree, inner)
+        rebinding = Rebinding(fn, record.capture)
         try:
-            out = fn(*args, **kwargs)
-        except RecursionError as error:
-            if isinstance(error, TapejitError):
+            program, out = _run(record, fn, rebinding, name, leaves, in_tree)
+            if rebinding.intact():
+                program.rebound = rebinding.found
+                return program, out
+        except (TypeError, AttributeError, NotImplementedError):
+            if not rebinding.found:
                 raise
-            raise located(
-                RecursionDepthError,
-                f"{name} calls itself deeper than Python allows while it is recorded",
-                "let the recursion end on a Python int or a shape; or write it as a loop; or raise sys.setrecursionlimit",
-                where=definition(fn),
-            ) from None
-        results, out_tree = flatten(out)
-        results = [result_leaf(fn, name, r) for r in results]
-        graph, captures = record.finish(results)
-    return Program(graph, in_tree, out_tree, captures, name, definition(fn)), out
+    with recording(name) as record:
+        return _run(record, fn, None, name, leaves, in_tree)
+
+
+def _run(record, fn, rebinding, name, leaves, in_tree):
+    names, own_tree = parameter_names(fn, in_tree), in_tree
+    inner = [record.param(data, n, weak) for (data, weak), n in zip(map(leaf_data, leaves), names)]
+    bound = fn
+    if rebinding is not None:
+        bound = rebinding.fn
+        in_tree = map_statics(rebinding.value, in_tree)
+    args, kwargs = unflatten(in_tree, inner)
+    try:
+        out = bound(*args, **kwargs)
+    except RecursionError as error:
+        if isinstance(error, TapejitError):
+            raise
+        raise located(
+            RecursionDepthError,
+            f"{name} calls itself deeper than Python allows while it is recorded",
+            "let the recursion end on a Python int or a shape; or write it as a loop; or raise sys.setrecursionlimit",
+            where=definition(fn),
+        ) from None
+    results, out_tree = flatten(out)
+    results = [result_leaf(fn, name, r) for r in results]
+    graph, captures = record.finish(results)
+    return Program(graph, own_tree, out_tree, captures, name, definition(fn)), out
 
 
 def result_leaf(fn, name, x):

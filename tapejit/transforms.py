@@ -162,9 +162,9 @@ class Grad(Transform):
 
     def apply(self, program, context):
         main = split_aux(program, self.name) if self.has_aux else program
-        check_single_output(main, self.name)
         graph = program.graph
         active, trees, chosen = active_arguments(program, self.argnums, self.name)
+        check_single_output(main, self.name)
         on = connected(Graph(graph.name, graph.params, graph.nodes, graph.results[:1]), active)
         b = Builder(f"{self.name}_{graph.name}")
         env = copy_params(b, graph)

@@ -142,10 +142,16 @@ def map_leaves(function, x):
     return unflatten(tree, [function(leaf) for leaf in leaves])
 
 
-def leaf_range(tree: Tree, i: int) -> range:
-    """Which leaves the i-th child of a tree holds."""
-    start = sum([c.count for c in tree.children[:i]])
-    return range(start, start + tree.children[i].count)
+def map_statics(function, tree: Tree) -> Tree:
+    """The tree with `function` applied to each static; the tree itself if that changes none."""
+    if tree.kind == "static":
+        old = tree.data[1]
+        new = function(old)
+        return tree if new is old else Tree("static", (type(new), new))
+    children = tuple([c if c.kind is LEAF else map_statics(function, c) for c in tree.children])
+    if all([a is b for a, b in zip(children, tree.children)]):
+        return tree
+    return Tree(tree.kind, tree.data, children)
 
 
 def paths(tree: Tree, prefix="") -> list[str]:

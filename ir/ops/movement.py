@@ -106,7 +106,7 @@ def _broadcast_rules(b, attrs, x):
         return x
     if inner := made_by(x, "broadcast"):
         return b.broadcast(inner.operands[0], shape=attrs["shape"])
-    if (inner := made_by(x, "reshape")) and inner.operands[0].type.size == 1:
+    if x.ndim and (inner := made_by(x, "reshape")) and x.type.size == 1:
         return b.broadcast(b.reshape_to(inner.operands[0], ()), shape=attrs["shape"])
     return None
 

@@ -1,25 +1,55 @@
 """The optimisation pipeline: one function, read top to bottom.
 
 In: a Graph as recorded or as a transform made it. Out: a smaller Graph of equal meaning, ready to be differentiated
-again (`differentiate_later`) or to be compiled.
+again (`differentiate_later`) or to be compiled. Each step is a function Graph -> Graph of its own module; after each,
+the graph is verified if the knob TAPEJIT_VERIFY says so.
 """
 
 from __future__ import annotations
 
-from ..build import Builder
+from collections.abc import Callable
+from functools import partial
+from time import perf_counter
+from typing import NamedTuple
+
 from ..graph import Graph
-from ..ops.region import expand
-from ..walk import inline
+from ..knobs import VERIFY
+from ..verify import verify
+from .collect import collect
+from .equal import merge_equal
+from .simplify import release, simplify
+from .stabilize import stabilize
 
 
-def optimize(graph: Graph, differentiate_later: bool = False) -> Graph:
-    """The optimised graph: same parameters, same results, same guards."""
-    if not differentiate_later:
-        graph = expand(graph)
-    return rebuild(graph)
+class Step(NamedTuple):
+    """What one step did: nodes before and after, and milliseconds taken."""
+
+    name: str
+    before: int
+    after: int
+    ms: float
 
 
-def rebuild(graph: Graph) -> Graph:
-    """Apply every node again on a Builder: folding, value numbering, the operations' own rules, dead code."""
-    b = Builder(graph.name)
-    return b.finish(inline(b, graph, [b.param(p.type, p.name) for p in graph.params]))
+def optimize(graph: Graph, differentiate_later: bool = False, steps: list[Step] | None = None) -> Graph:
+    """The optimised graph: same parameters, same results, same guards. `steps` receives a record per step."""
+    run = partial(_run, [] if steps is None else steps)
+    if differentiate_later:
+        graph = run("simplify", simplify, graph)
+    else:
+        graph = run("release", release, graph)
+    graph = run("stabilize", stabilize, graph)
+    graph = run("merge equal", merge_equal, graph)
+    graph = run("collect", partial(collect, factor=not differentiate_later), graph)
+    graph = run("merge again", merge_equal, graph)
+    if VERIFY.value:
+        verify(graph, "gradient" if differentiate_later else "optimized")
+    return graph
+
+
+def _run(steps: list[Step], name: str, step: Callable[[Graph], Graph], graph: Graph) -> Graph:
+    start = perf_counter()
+    out = step(graph)
+    steps.append(Step(name, len(graph), len(out), 1e3 * (perf_counter() - start)))
+    if VERIFY.value:
+        verify(out, "gradient")
+    return out

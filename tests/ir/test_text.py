@@ -126,7 +126,8 @@ def test_constants_say_their_type_only_where_it_is_not_evident():
 
 ATTRIBUTES = [
     1, -3, True, False, None, "a, b}", "it's # \"so\"", "", (), (1,), (1, 2), ((0, 1), ()), ((1, (2.5, None)), "x"),
-    1e-300, -0.0, float("inf"), -float("inf"), np.dtype("f4"), np.dtype("?"), ("f64", np.dtype("f8")), "line\nbreak\\", "ü→",
+    1e-300, -0.0, float("inf"), -float("inf"), np.dtype("f4"), np.dtype("?"), ("f64", np.dtype("f8")),
+    "line\nbreak\\", "ü→",
 ]  # fmt: skip
 
 

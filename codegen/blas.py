@@ -1,0 +1,224 @@
+"""Matrix products: which go to BLAS, in what layout, and the LLVM text that calls it.
+
+In: a `dot` node. Out: a `Call` step, or None where generated loops do as well (integers, small products, plain dot products
+and outer products, which are memory-bound and fuse). A product is brought to C[m,n] = A[m,k] B[k,n] under loops:
+each operand is seen through reshapes, transposes and slices as a strided view of what is in memory (affine.py does
+it), free axes that are jointly strided become one, others are looped over like batch axes. A view whose rows or columns have unit stride is
+passed with a transposition flag and a leading dimension: nothing is copied.
+
+Fortran sees the transposed row-major problem, C' = B' A'. The routines' addresses come from the capsules of
+scipy.linalg.cython_blas, imported (150 ms) when the first program needs one.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+from dataclasses import dataclass
+
+from tapejit.ir.types import F64
+
+from . import affine
+from .affine import Split
+from .loops import Call
+from .lower import MOVE, Force
+
+SMALL_PRODUCT = 8192  # m*n*k up to which generated loops beat the call (measured)
+SMALL_MATRIX = 16384  # elements of the matrix up to which a generated matrix-vector product does
+SEEN_THROUGH = ("reshape", "transpose", "slice")
+
+
+@dataclass(frozen=True)
+class Group:
+    """Axes that run as one: their length, and the stride of one step per operand (left, right, result)."""
+
+    length: int
+    strides: tuple
+
+
+class _Ranges:
+    def __init__(self, shape):
+        self.extent = shape.__getitem__
+
+
+def view(value):
+    """(value in memory, offset expression with one variable per axis of `value`)."""
+    map = tuple([affine.variable(a) for a in range(value.ndim)])
+    ranges = _Ranges(value.shape)
+    while value.node is not None and value.node.op.name in SEEN_THROUGH:
+        x = value.node.operands[0]
+        try:
+            map, _ = MOVE[value.node.op.name](ranges, x, value.node.attrs, map, ())
+        except (Split, Force):
+            break
+        value = x
+    return value, affine.linear(map, value.shape)
+
+
+def source(value):
+    """The value that has to be in memory for a product with `value`."""
+    return view(value)[0]
+
+
+def call(node, buffer, buffer_of) -> Call | None:
+    """The library call that computes a dot node into a buffer, or None."""
+    lhs, rhs = node.operands
+    if not lhs.type.is_float or not lhs.type.size or not rhs.type.size:
+        return None
+    (lc, rc), (lb, rb) = node.attrs["contract"], node.attrs["batch"]
+    left, left_at = view(lhs)
+    right, right_at = view(rhs)
+    lf = [a for a in range(lhs.ndim) if a not in lc and a not in lb]
+    rf = [a for a in range(rhs.ndim) if a not in rc and a not in rb]
+    out_strides = _strides(node.results[0].shape)
+
+    def axis(n, a, c, at):
+        return Group(n, (affine.coefficient(left_at, a), affine.coefficient(right_at, c), at))
+
+    nb, nl = len(lb), len(lf)
+    batch = [axis(lhs.shape[a], a, c, out_strides[i]) for i, (a, c) in enumerate(zip(lb, rb))]
+    rows = [axis(lhs.shape[a], a, -1, out_strides[nb + i]) for i, a in enumerate(lf)]
+    columns = [axis(rhs.shape[c], -1, c, out_strides[nb + nl + i]) for i, c in enumerate(rf)]
+    inner = [axis(lhs.shape[a], a, c, 0) for a, c in zip(lc, rc)]
+    more, m = _merge(rows)
+    batch += more
+    more, n = _merge(columns)
+    batch += more
+    rest, k = _merge(_by_stride(inner))
+    if rest:
+        return None
+    return _routine(node, batch, m, n, k, [buffer_of(left), buffer_of(right), buffer], (left_at[0], right_at[0]))
+
+
+def _strides(shape):
+    out, stride = [], 1
+    for n in reversed(shape):
+        out.append(stride)
+        stride *= n
+    return out[::-1]
+
+
+def _by_stride(groups):
+    """Contracted axes may be summed in any order: outermost in memory first."""
+    return sorted(groups, key=lambda g: (-g.strides[0], -g.strides[1]))
+
+
+def _merge(groups):
+    """(groups that stay loops, the last group with all that run into it merged)."""
+    groups = [g for g in groups if g.length != 1]
+    if not groups:
+        return [], Group(1, (0, 0, 0))
+    last = groups.pop()
+    while groups and groups[-1].strides == tuple([last.length * s for s in last.strides]):
+        last = Group(last.length * groups.pop().length, last.strides)
+    return groups, last
+
+
+def _routine(node, batch, m, n, k, buffers, start):
+    if k.length == 1 or (m.length == 1 and n.length == 1):
+        return None
+    batch = tuple([g for g in batch if g.length != 1])
+    options = {"m": m.length, "n": n.length, "k": k.length}
+    if m.length == 1 or n.length == 1:
+        if options["m"] * options["n"] * options["k"] <= SMALL_MATRIX:
+            return None
+        matrix, rows = (0, m) if n.length == 1 else (1, n)
+        ld = _layout(rows.strides[matrix], k.strides[matrix], rows.length, k.length)
+        if ld is None or not k.strides[1 - matrix]:
+            return None
+        flag, lead = ld
+        options |= {"matrix": matrix, "trans": "T" if flag == "N" else "N", "lda": lead,
+                    "incx": k.strides[1 - matrix], "incy": rows.strides[2]}  # fmt: skip
+        return Call("gemv", node.results[0].dtype, options, buffers, start, batch, "dot")
+    if options["m"] * options["n"] * options["k"] <= SMALL_PRODUCT:
+        return None
+    a = _layout(m.strides[0], k.strides[0], m.length, k.length)
+    b = _layout(k.strides[1], n.strides[1], k.length, n.length)
+    if a is None or b is None or n.strides[2] != 1:
+        return None
+    options |= {"transa": a[0], "lda": a[1], "transb": b[0], "ldb": b[1], "ldc": m.strides[2]}
+    return Call("gemm", node.results[0].dtype, options, buffers, start, batch, "dot")
+
+
+def _layout(row_stride, column_stride, rows, columns):
+    """("N", row stride) for a row-major matrix, ("T", column stride) for its transpose; None for neither."""
+    if column_stride == 1 and row_stride >= columns:
+        return "N", row_stride
+    if row_stride == 1 and column_stride >= rows:
+        return "T", column_stride
+    return None
+
+
+# ---- text ------------------------------------------------------------------------------------------------------------
+ARGUMENTS = {"gemm": 13, "gemv": 11}
+
+
+def symbol(step) -> str:
+    return f"tapejit.blas.{'d' if step.dtype == F64 else 's'}{step.routine}"
+
+
+def declaration(step) -> str:
+    return f"declare void @{symbol(step)}({', '.join(['ptr'] * ARGUMENTS[step.routine])})"
+
+
+def function(step) -> str:
+    """The text of an internal function (ptr left, ptr right, ptr result) from its parameter list on."""
+    type = "double" if step.dtype == F64 else "float"
+    lines, slots, at = [], ["entry:"], ["0", "0", "0"]
+    at[:2] = [str(s) for s in step.start]
+    label = "entry"
+    closing = []
+    for d, loop in enumerate(step.batch):
+        lines += [f"  br label %loop{d}", f"loop{d}:",
+                  f"  %i{d} = phi i64 [ 0, %{label} ], [ %i{d}.next, %end{d} ]"]  # fmt: skip
+        label = f"loop{d}"
+        for x in range(3):
+            if loop.strides[x]:
+                lines += [f"  %s{d}.{x} = mul i64 %i{d}, {loop.strides[x]}",
+                          f"  %o{d}.{x} = add i64 {at[x]}, %s{d}.{x}"]  # fmt: skip
+                at[x] = f"%o{d}.{x}"
+        closing.append([f"  br label %end{d}", f"end{d}:", f"  %i{d}.next = add i64 %i{d}, 1",
+                        f"  %d{d} = icmp eq i64 %i{d}.next, {loop.length}",
+                        f"  br i1 %d{d}, label %out{d}, label %loop{d}", f"out{d}:"])  # fmt: skip
+    where = []
+    for x, name in enumerate("abc"):
+        lines.append(f"  %{name}.at = getelementptr {type}, ptr %{name}, i64 {at[x]}")
+        where.append(f"%{name}.at")
+
+    def ref(type, value):
+        name = f"%r{len(slots)}"
+        slots.append(f"  {name} = alloca {type}\n  store {type} {value}, ptr {name}")
+        return name
+
+    o = step.options
+    one, zero = ref(type, "1.0"), ref(type, "0.0")
+    if step.routine == "gemm":
+        args = [ref("i8", ord(o["transb"])), ref("i8", ord(o["transa"])), ref("i32", o["n"]), ref("i32", o["m"]),
+                ref("i32", o["k"]), one, where[1], ref("i32", o["ldb"]), where[0], ref("i32", o["lda"]), zero,
+                where[2], ref("i32", o["ldc"])]  # fmt: skip
+    else:
+        rows = o["m"] * o["n"]
+        shape = (rows, o["k"]) if o["trans"] == "N" else (o["k"], rows)
+        args = [ref("i8", ord(o["trans"])), ref("i32", shape[0]), ref("i32", shape[1]), one, where[o["matrix"]],
+                ref("i32", o["lda"]), where[1 - o["matrix"]], ref("i32", o["incx"]), zero, where[2],
+                ref("i32", o["incy"])]  # fmt: skip
+    lines.append(f"  call void @{symbol(step)}({', '.join([f'ptr {a}' for a in args])})")
+    for block in reversed(closing):
+        lines += block
+    return "\n".join(["(ptr %a, ptr %b, ptr %c) nounwind noinline {", *slots, *lines, "  ret void", "}\n"])
+
+
+def address(name) -> int:
+    """The address of the routine with this symbol."""
+    from scipy.linalg import cython_blas
+
+    capsule = cython_blas.__pyx_capi__[name.rpartition(".")[2]]
+    get_name = ctypes.pythonapi.PyCapsule_GetName
+    get_name.restype, get_name.argtypes = ctypes.c_char_p, [ctypes.py_object]
+    get_pointer = ctypes.pythonapi.PyCapsule_GetPointer
+    get_pointer.restype, get_pointer.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
+    return get_pointer(capsule, get_name(capsule))
+
+
+def operations(step) -> int:
+    return 2 * math.prod([step.options[x] for x in "mnk"]) * math.prod([g.length for g in step.batch])

@@ -1,0 +1,85 @@
+"""Graph -> Executable: the stages of code generation, read top to bottom, and the memory of what was compiled.
+
+Graphs of equal digest share an Executable: as long as anybody holds one it is found again, and the last few are held
+here. An Executable is entered when it is complete, so a failure or a KeyboardInterrupt leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import weakref
+from collections import OrderedDict
+
+from tapejit.ir.graph import Graph
+
+KEPT = 64
+
+_lock = threading.RLock()
+_alive = weakref.WeakValueDictionary()
+_recent = OrderedDict()
+
+
+def compile_graph(graph: Graph, name="f"):
+    """The Executable of a graph without regions. `name` is for reading only."""
+    key = graph.digest
+    with _lock:
+        found = _alive.get(key)
+        if found is None:
+            found = _compile(graph, key)
+            _alive[key] = found
+        else:
+            found.stats.cached = True
+        _recent[key] = found
+        _recent.move_to_end(key)
+        while len(_recent) > KEPT:
+            _recent.popitem(last=False)
+        return found
+
+
+def clear():
+    """Let go of the executables that nobody else holds."""
+    with _lock:
+        _recent.clear()
+
+
+def _compile(graph, digest):
+    from . import blas, emit, engine, memory
+    from .entry import Executable, Stats, wrapper
+    from .fuse import fuse
+    from .loops import Call, Exit, Kernel
+    from .lower import Body
+    from .schedule import schedule
+
+    marks = [time.perf_counter()]
+    steps, outputs = fuse(graph)
+    for step in steps:
+        if type(step) is Body:
+            for buffer, _, _ in step.loads:
+                buffer.loads += 1
+        else:
+            for buffer in step.buffers[:2] if type(step) is Call else [step.buffer]:
+                buffer.loads += 1
+    steps = [schedule(s) if type(s) is Body else s for s in steps]
+    steps = [s for s in steps if s is not None]
+    arena = memory.plan([[s.buffer] if type(s) is Exit else s.buffers for s in steps])
+    marks.append(time.perf_counter())
+
+    module = emit.ModuleEmitter(engine.attributes()).module(steps, digest)
+    text = module.text + wrapper(module.entry, len(graph.params), len(outputs))
+    marks.append(time.perf_counter())
+
+    imports = {symbol: blas.address(symbol) for symbol in module.externals}
+    code = engine.Code(text, [module.entry, module.entry + ".lists"], imports)
+
+    kernels = [s for s in steps if type(s) is Kernel]
+    stats = Stats(
+        kernels=[{"name": k.name, "origin": k.origin, **k.statistics} for k in kernels],
+        library_calls=sum([type(s) is Call for s in steps]),
+        arena_bytes=arena,
+        code_bytes=code.size,
+        compile_ms={"fuse": (marks[1] - marks[0]) * 1e3, "emit": (marks[2] - marks[1]) * 1e3, **code.times},
+    )
+    guards = [bool if s.buffer.type.name == "bool" else int for s in steps if type(s) is Exit]
+    results = [r.type for r in graph.results]
+    return Executable(code, module.entry, steps, text, [p.type for p in graph.params], results, guards, stats)

@@ -1,0 +1,326 @@
+"""Loop IR -> the text of one LLVM module.
+
+In: the steps (kernels, library calls, exits) with all buffers placed. Out: `Module`: text, the name of the entry, the
+external functions it calls. A kernel becomes an internal function of `noalias` pointers, named by the hash of its text, so
+that equal kernels of a program are one function and unequal ones never share a name. The entry
+
+    i64 entry(ptr inputs, ptr outputs, ptr arena, ptr observed)
+
+calls the steps in order; it returns 0, or 1 + the index of the first guard that saw another value. entry.py adds the
+function that Python calls. Addresses are `getelementptr` on the parameters only, so LLVM sees all there is to see.
+Accumulation registers are stack slots here, which LLVM's first pass (SROA) turns into SSA values.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+
+from tapejit.ir.types import BOOL, I64
+
+from . import affine, blas, vecmath
+from .loops import (
+    Accumulate, Arg, Bind, Call, Exit, For, Index, Inside, Kernel, Let, Load, Read, Register, Store,
+)  # fmt: skip
+from .scalars import MEMORY, TYPES, Emitter, Scalar, literal, power_function
+
+PARAMETER_LIMIT = 64  # more buffers than this are addressed from the three base pointers
+
+
+@dataclass
+class Module:
+    text: str
+    entry: str
+    externals: frozenset
+
+
+class KernelEmitter(Emitter):
+    """Emits one kernel's statements. `scalars`: Loop IR names to Scalars; `variables`: index variables to SSA names."""
+
+    def __init__(self, pointers):
+        super().__init__()
+        self.pointers = pointers  # Buffer -> SSA name
+        self.scalars, self.variables, self.registers = {}, {}, {}
+        self.slots, self.offsets, self.label = [], [{}], "entry"
+        self.labels = 0
+
+    # ---- operands ----------------------------------------------------------------------------------------------------
+    def get(self, x):
+        return self.scalars[x] if type(x) is str else Scalar(literal(x.data, x.dtype), x.dtype, x.data)
+
+    def offset(self, e):
+        """The text of an affine expression as an i64. Kept per loop, so that each is computed once."""
+        if not e[1]:
+            return str(e[0])
+        for known in self.offsets:
+            if e in known:
+                return known[e]
+        total = None
+        for v, c in e[1]:
+            term = self.variables[v]
+            if c != 1:
+                term = self.new(f"mul nsw i64 {term}, {c}", I64).text
+            total = term if total is None else self.new(f"add nsw i64 {total}, {term}", I64).text
+        if e[0]:
+            total = self.new(f"add nsw i64 {total}, {e[0]}", I64).text
+        self.offsets[-1][e] = total
+        return total
+
+    def address(self, buffer, at):
+        pointer = self.pointers[buffer]
+        if at == affine.ZERO:
+            return pointer
+        return self.new(f"getelementptr inbounds {MEMORY[buffer.type.dtype]}, ptr {pointer}, i64 {self.offset(at)}", I64).text
+
+    def load(self, buffer, at):
+        dtype = buffer.type.dtype
+        x = self.new(f"load {MEMORY[dtype]}, ptr {self.address(buffer, at)}", dtype)
+        return self.new(f"icmp ne i8 {x.text}, 0", BOOL) if dtype == BOOL else x
+
+    def store(self, buffer, at, x):
+        address = self.address(buffer, at)
+        if x.dtype == BOOL:
+            x = self.new(f"zext i1 {x.text} to i8", BOOL)
+        self.line(f"  store {MEMORY[x.dtype]} {x.text}, ptr {address}")
+
+    def block(self, name):
+        self.line(f"{name}:")
+        self.label = name
+
+    def fresh_label(self, stem):
+        self.labels += 1
+        return f"{stem}{self.labels}"
+
+    # ---- statements --------------------------------------------------------------------------------------------------
+    def run(self, body):
+        stack = [iter(body)]
+        opened = []
+        while stack:
+            statement = next(stack[-1], None)
+            if statement is None:
+                stack.pop()
+                if opened:
+                    self.close(*opened.pop())
+            elif type(statement) is For:
+                opened.append(self.open(statement))
+                stack.append(iter(statement.body))
+            else:
+                STATEMENTS[type(statement)](self, statement)
+
+    def open(self, loop):
+        label = self.fresh_label("loop")
+        name = f"%{label}.i"
+        self.line(f"  br label %{label}")
+        before = self.label
+        self.block(label)
+        self.line(f"  {name} = phi i64 [ 0, %{before} ], [ {name}.next, %{label}.end ]")
+        self.variables[loop.axis] = name
+        self.offsets.append({})
+        return loop, label, name
+
+    def close(self, loop, label, name):
+        self.offsets.pop()
+        self.line(f"  br label %{label}.end")
+        self.block(f"{label}.end")
+        self.line(f"  {name}.next = add nuw nsw i64 {name}, 1")
+        self.line(f"  {name}.done = icmp eq i64 {name}.next, {loop.extent}")
+        self.line(f"  br i1 {name}.done, label %{label}.out, label %{label}")
+        self.block(f"{label}.out")
+
+    def _load(self, s):
+        if s.mask is None:
+            self.scalars[s.name] = self.load(s.buffer, s.at)
+            return
+        yes, out, before = self.fresh_label("inside"), self.fresh_label("joined"), self.label
+        offset = self.offset(s.at)  # outside the branch: an affine address, which masked loads can use
+        self.line(f"  br i1 {self.scalars[s.mask].text}, label %{yes}, label %{out}")
+        self.block(yes)
+        x = self.load(s.buffer, s.at) if offset else None
+        self.line(f"  br label %{out}")
+        self.block(out)
+        zero = literal(0, s.dtype)
+        self.scalars[s.name] = self.new(f"phi {TYPES[s.dtype]} [ {x.text}, %{yes} ], [ {zero}, %{before} ]", s.dtype)
+
+    def _let(self, s):
+        args = [self.get(a) for a in s.args]
+        self.scalars[s.name] = s.op.emit(self, *args) if s.op.emit else self.cast(args[0], s.attrs["dtype"])
+        if type(self.scalars[s.name]) is not Scalar:
+            self.scalars[s.name] = self.const(self.scalars[s.name], s.dtype)
+
+    def _index(self, s):
+        self.scalars[s.name] = Scalar(self.offset(s.at), I64)
+
+    def _bind(self, s):
+        self.variables[s.variable] = self.get(s.value).text
+
+    def _inside(self, s):
+        total = None
+        for e, n in s.conditions:
+            one = self.new(f"icmp ult i64 {self.offset(e)}, {n}", BOOL)
+            total = one if total is None else self.and_(total, one)
+        self.scalars[s.name] = total
+
+    def slot(self, name, dtype, start):
+        pointer = f"%{name}"
+        self.slots.append(f"  {pointer} = alloca {TYPES[dtype]}")
+        self.registers[name] = (pointer, dtype)
+        self.line(f"  store {TYPES[dtype]} {self.get(start).text}, ptr {pointer}")
+
+    def _register(self, s):
+        self.slot(s.name, s.dtype, s.start)
+
+    def read(self, register):
+        pointer, dtype = self.registers[register]
+        return self.new(f"load {TYPES[dtype]}, ptr {pointer}", dtype)
+
+    def write(self, register, x):
+        pointer, dtype = self.registers[register]
+        self.line(f"  store {TYPES[dtype]} {x.text}, ptr {pointer}")
+
+    def _read(self, s):
+        self.scalars[s.name] = self.read(s.register)
+
+    def _accumulate(self, s):
+        value = self.get(s.value)
+        in_register = type(s.target) is str
+        before = self.read(s.target) if in_register else self.load(*s.target)
+        self.accumulating = s.reassociate
+        after = s.op.emit(self, before, value)
+        self.accumulating = False
+        if in_register:
+            self.write(s.target, after)
+        else:
+            self.store(*s.target, after)
+
+    def _arg(self, s):
+        value, best = self.get(s.value), self.read(s.best)
+        wins = self.gt(value, best) if s.greatest else self.lt(value, best)
+        if s.dtype.kind == "f":
+            wins = self.or_(wins, self.and_(self.ne(value, value), self.eq(best, best)))
+        at = Scalar(self.offset(s.at), I64)
+        wins = self.or_(wins, self.eq(at, 0))
+        self.write(s.best, self.select(wins, value, best))
+        self.write(s.where, self.select(wins, at, self.read(s.where)))
+
+    def _store(self, s):
+        self.store(s.buffer, s.at, self.get(s.value))
+
+
+STATEMENTS = {
+    Load: KernelEmitter._load, Let: KernelEmitter._let, Index: KernelEmitter._index, Bind: KernelEmitter._bind,
+    Inside: KernelEmitter._inside, Register: KernelEmitter._register, Read: KernelEmitter._read,
+    Accumulate: KernelEmitter._accumulate, Arg: KernelEmitter._arg, Store: KernelEmitter._store,
+}  # fmt: skip
+
+
+class ModuleEmitter:
+    """Collects functions; `module(steps)` is the whole."""
+
+    def __init__(self, attributes):
+        self.attributes = attributes  # of every kernel: the preferred vector width
+        self.functions, self.declares, self.math, self.powers = {}, set(), set(), set()
+        self.externals = set()
+
+    def kernel(self, kernel):
+        """(symbol, whether it takes the base pointers) of a kernel's function."""
+        wide = len(kernel.buffers) > PARAMETER_LIMIT
+        pointers = {b: f"%b{i}" for i, b in enumerate(kernel.buffers)}
+        e = KernelEmitter(pointers)
+        e.run(kernel.body)
+        if wide:
+            parameters = "ptr %inputs, ptr %outputs, ptr %arena"
+            head = [line for i, b in enumerate(kernel.buffers) for line in place(b, f"%b{i}")]
+        else:
+            parameters = ", ".join([f"ptr noalias align {alignment(b)} %b{i}" for i, b in enumerate(kernel.buffers)])
+            head = []
+        text = "\n".join([f"({parameters}) {self.attributes} {{", "entry:", *head, *e.slots, *e.lines, "  ret void", "}\n"])
+        name = self.function("kernel", text)
+        self.declares |= e.declares
+        self.math |= e.math_functions
+        self.powers |= e.powers
+        kernel.name = name
+        return name, wide
+
+    def module(self, steps, digest) -> Module:
+        lines = ["entry:"]
+        pointers = {}
+        for step in steps:
+            if isinstance(step, Kernel):
+                name, wide = self.kernel(step)
+                if wide:
+                    lines.append(f"  call void @{name}(ptr %inputs, ptr %outputs, ptr %arena)")
+                else:
+                    args = [pointer(lines, pointers, b) for b in step.buffers]
+                    lines.append(f"  call void @{name}({', '.join([f'ptr {a}' for a in args])})")
+            elif isinstance(step, Call):
+                self.library_call(step, lines, pointers)
+            else:
+                self.exit(step, lines, pointers)
+        entry = f"tapejit.{digest}"
+        text = "\n".join([
+            f"define i64 @{entry}(ptr %inputs, ptr %outputs, ptr %arena, ptr %observed) nounwind {{", *lines,
+            "  ret i64 0", "}\n",
+        ])  # fmt: skip
+        declares, definitions = vecmath.definitions(self.math)
+        parts = [
+            "\n".join(sorted(self.declares | set(declares))), definitions, *map(power_function, sorted(self.powers)),
+            *self.functions.values(), text,
+        ]  # fmt: skip
+        return Module("\n".join([p for p in parts if p]), entry, frozenset(self.externals))
+
+    def exit(self, step, lines, pointers):
+        k, address = step.index, pointer(lines, pointers, step.buffer)
+        dtype = step.buffer.type.dtype
+        type = MEMORY[dtype]
+        wide = f"%seen{k}" if type == "i64" else f"%wide{k}"
+        lines.append(f"  %seen{k} = load {type}, ptr {address}")
+        if type != "i64":
+            lines.append(f"  {wide} = {'zext' if dtype == BOOL else 'sext'} {type} %seen{k} to i64")
+        lines += [
+            f"  %same{k} = icmp eq i64 {wide}, {int(step.seen)}",
+            f"  br i1 %same{k}, label %on{k}, label %leave{k}",
+            f"leave{k}:", f"  store i64 {wide}, ptr %observed", f"  ret i64 {k + 1}", f"on{k}:",
+        ]  # fmt: skip
+
+    def library_call(self, step, lines, pointers):
+        args = [pointer(lines, pointers, b) for b in step.buffers]
+        text = blas.function(step)
+        name = self.function("call", text)
+        self.declares.add(blas.declaration(step))
+        self.externals.add(blas.symbol(step))
+        lines.append(f"  call void @{name}({', '.join([f'ptr {a}' for a in args])})")
+
+    def function(self, kind, text):
+        """Enter an internal function under a name made of its content."""
+        name = f"{kind}.{hashlib.blake2b(text.encode(), digest_size=6).hexdigest()}"
+        self.functions[name] = f"define internal void @{name}{text}"
+        return name
+
+
+def alignment(buffer):
+    """What is known of a buffer's address: NumPy's arrays are aligned to the element, ours to the arena's rule."""
+    return buffer.type.dtype.itemsize
+
+
+def place(buffer, name):
+    """Instructions that make `name` the buffer's address."""
+    kind, where = buffer.place
+    if kind == "arena":
+        return [f"  {name} = getelementptr inbounds i8, ptr %arena, i64 {where}"]
+    return [
+        f"  {name}.at = getelementptr inbounds ptr, ptr %{kind}s, i64 {where}", f"  {name} = load ptr, ptr {name}.at",
+    ]  # fmt: skip
+
+
+def pointer(lines, pointers, buffer):
+    """The address of a buffer in the entry; loaded where it is first used, all of whose uses follow."""
+    found = pointers.get(buffer)
+    if found is None:
+        found = pointers[buffer] = f"%p{len(pointers)}"
+        lines += place(buffer, found)
+    return found
+
+
+assert np.dtype(np.intp).itemsize == 8, "tapejit compiles for 64-bit machines"

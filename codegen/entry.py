@@ -1,0 +1,125 @@
+"""The calling convention: `Executable`, and the native function that Python calls.
+
+The program's entry takes arrays of data pointers (emit.py). For Python there is a wrapper in machine code, called
+through ctypes with just two arguments: the list of input arrays and the list of output arrays, followed by the
+arena. It reads each ndarray's data pointer (the field after the object header) itself, so a call costs two object
+conversions whatever the number of arrays. Outputs are fresh; the arena is taken from a free list and put
+back, so that calls may run at the same time. The GIL is released for programs with enough work.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from . import memory
+
+LIST_ITEMS = 24  # PyListObject.ob_item: after the header (16) and the size
+ARRAY_DATA = 16  # PyArrayObject_fields.data: after the header
+GIL_BYTES = 1 << 18  # programs that touch or compute more than this release the GIL
+
+WITH_GIL = ctypes.PYFUNCTYPE(ctypes.c_int64, ctypes.py_object, ctypes.py_object)
+WITHOUT_GIL = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.py_object, ctypes.py_object)
+
+if sys.maxsize < 2**32 or hasattr(sys, "gettotalrefcount") or not getattr(sys, "_is_gil_enabled", lambda: True)():
+    raise ImportError("tapejit needs a 64-bit CPython with the GIL: it reads the fields of lists and arrays")
+
+
+@dataclass(frozen=True)
+class GuardExit:
+    """A guard saw another value than was recorded: its index among the guards, and the value."""
+
+    index: int
+    observed: int | bool
+
+
+@dataclass
+class Stats:
+    """kernels: per kernel a dict (name, loops, loads, stores, bytes, operations, fused, origin)."""
+
+    kernels: list = field(default_factory=list)
+    library_calls: int = 0
+    arena_bytes: int = 0
+    code_bytes: int = 0
+    compile_ms: dict = field(default_factory=dict)
+    cached: bool = False
+
+
+def wrapper(entry, inputs, outputs) -> str:
+    """LLVM text of `i64 <entry>.lists(ptr input list, ptr output list)`; the output list ends with the arena."""
+    lines = [f"define i64 @{entry}.lists(ptr %inputs, ptr %outputs) nounwind {{", "entry:"]
+    for what, count in (("inputs", inputs), ("outputs", outputs + 1)):
+        lines += [
+            f"  %{what}.data = alloca [{max(count, 1)} x ptr]",
+            f"  %{what}.field = getelementptr i8, ptr %{what}, i64 {LIST_ITEMS}",
+            f"  %{what}.items = load ptr, ptr %{what}.field",
+        ]
+        for i in range(count):
+            lines += [
+                f"  %{what}.at{i} = getelementptr ptr, ptr %{what}.items, i64 {i}",
+                f"  %{what}.array{i} = load ptr, ptr %{what}.at{i}",
+                f"  %{what}.field{i} = getelementptr i8, ptr %{what}.array{i}, i64 {ARRAY_DATA}",
+                f"  %{what}.data{i} = load ptr, ptr %{what}.field{i}",
+                f"  %{what}.slot{i} = getelementptr ptr, ptr %{what}.data, i64 {i}",
+                f"  store ptr %{what}.data{i}, ptr %{what}.slot{i}",
+            ]
+    arena = f"%outputs.data{outputs}"
+    lines += [
+        f"  %left = call i64 @{entry}(ptr %inputs.data, ptr %outputs.data, ptr {arena}, ptr {arena})",
+        "  ret i64 %left", "}\n",
+    ]  # fmt: skip
+    return "\n".join(lines)
+
+
+class Executable:
+    """Machine code of one graph. `run` calls it; the texts are for reading, made when asked for."""
+
+    def __init__(self, code, entry, steps, text, params, results, guards, stats):
+        self._code, self._steps, self.llvm_text, self.stats = code, steps, text, stats
+        self.entry_address = code.addresses[entry]
+        self.params, self.results, self.guards = params, results, guards
+        self._makers = [(r.shape, r.dtype) for r in results]
+        heavy = sum([k["bytes"] + k["operations"] for k in stats.kernels]) + stats.library_calls * GIL_BYTES
+        prototype = WITHOUT_GIL if heavy > GIL_BYTES else WITH_GIL
+        self._call = prototype(code.addresses[entry + ".lists"])
+        self._arenas = []
+
+    def run(self, inputs):
+        """The results on `inputs` (C-contiguous aligned arrays of exactly the parameters' types), or a GuardExit."""
+        empty = np.empty
+        outputs = [empty(shape, dtype) for shape, dtype in self._makers]
+        arenas = self._arenas
+        try:
+            arena = arenas.pop()
+        except IndexError:
+            arena = memory.new_arena(self.stats.arena_bytes)
+        outputs.append(arena)
+        left = self._call(inputs if type(inputs) is list else list(inputs), outputs)
+        del outputs[-1]
+        if left:
+            outputs = self._left(left - 1, arena)
+        arenas.append(arena)
+        return outputs
+
+    def _left(self, index, arena):
+        observed = int(arena[:8].view(np.int64)[0])
+        return GuardExit(index, bool(observed) if self.guards[index] is bool else observed)
+
+    @property
+    def kernels_text(self) -> str:
+        from .loops import show
+
+        return show(self._steps)
+
+    def optimized_llvm_text(self) -> str:
+        from . import engine
+
+        return engine.optimized(self.llvm_text)
+
+    def asm_text(self) -> str:
+        from . import engine
+
+        return engine.assembly(self.llvm_text)

@@ -1,0 +1,474 @@
+"""`x[...]` with NumPy's full semantics, and the functions that select by position.
+
+Integers and slices of Python are static: slices, flips and reshapes. Integer arrays, and recorded integer scalars, are
+read at run time: the indexed axes are merged into one and their rows gathered; that all of them are in range is a guard
+of the record, so compiled code leaves before it could read elsewhere. A recorded boolean mask would make shapes depend on
+values and is refused; a mask that is plain data is static.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+
+import numpy as np
+from numpy.lib.array_utils import normalize_axis_index
+
+from ..array import Array, handles, make
+from ..errors import ArgumentTypeError, ConcretizationError, located
+from ..promote import BOOL, I64, apply1, asarray, call, cast, common_dtype, contains_array, operand, operand_array
+from ..promote import select as where
+from .common import broadcast, firm, gathered, one_axis, part, permuted, refuse, reshaped, taken
+
+_ALL = slice(None)
+
+
+@handles(operator.getitem)
+def getitem(a, index):
+    """`a[index]`."""
+    x = a if type(a) is Array else operand(a)
+    if type(index) is int and x._data.shape:
+        return _row(x, index)
+    items = _expand(x, index if isinstance(index, tuple) else (index,))
+    if any([isinstance(i, _Positions) for i in items]):
+        return _advanced(x, index, items)
+    return _basic(x, index, items)
+
+
+def _row(x, i):
+    """x[i] for an int."""
+    shape = x._data.shape
+    n = shape[0]
+    if i < 0:
+        i += n
+    if not 0 <= i < n:
+        raise IndexError(f"index {i if i >= n else i - n} is out of bounds for axis 0 with size {n}")
+    rest = len(shape) - 1
+    row = apply1("slice", x, start=(i,) + (0,) * rest, stop=(i + 1,) + shape[1:], step=(1,) * (rest + 1))
+    return apply1("reshape", row, shape=shape[1:])
+
+
+class _Positions:
+    """Positions along one axis: an int64 Array, `static` if it is plain data. `fresh`: a new axis of length one (x[True])."""
+
+    __slots__ = ("array", "static", "fresh")
+
+    def __init__(self, array, static, fresh=False):
+        self.array, self.static, self.fresh = array, static, fresh
+
+
+def _fail(shape, index):
+    """Raise NumPy's own error for an index that does not fit."""
+    np.broadcast_to(False, shape)[_plain(index)]
+    raise IndexError(f"index {index!r:.60} does not fit an array of shape {shape}")
+
+
+def _plain(index):
+    if isinstance(index, Array):
+        return index._data
+    if isinstance(index, tuple):
+        return tuple([_plain(i) for i in index])
+    return [_plain(i) for i in index] if isinstance(index, list) else index
+
+
+def _expand(x, index):
+    """One item per consumed axis (int, slice, _Positions) or None, with the ellipsis and missing axes filled in."""
+    items, at = [], None
+    for item in index:
+        if item is None or isinstance(item, slice):
+            items.append(item)
+        elif item is Ellipsis:
+            if at is not None:
+                _fail(x.shape, index)
+            at = len(items)
+        elif isinstance(item, (int, np.integer)) and not isinstance(item, bool):
+            items.append(int(item))
+        else:
+            items.extend(_array_items(x, item, index))
+    missing = x.ndim - sum([i is not None and not (isinstance(i, _Positions) and i.fresh) for i in items])
+    if missing < 0:
+        _fail(x.shape, index)
+    at = len(items) if at is None else at
+    items[at:at] = [_ALL] * missing
+    _check_masks(x, index)
+    return items
+
+
+def _array_items(x, item, index):
+    """An array-like item as positions; a mask gives one item for each of its axes."""
+    if isinstance(item, (list, tuple)) and contains_array(item):
+        item = operand(item)
+    if isinstance(item, Array):
+        item = operand(item)
+        recorded, kind = item._record is not None, item.dtype.kind
+        data = item._data
+    else:
+        data = np.asarray(item)
+        if data.size == 0 and not isinstance(item, np.ndarray):
+            data = data.astype(np.int64)
+        recorded, kind = False, data.dtype.kind
+    if kind == "b":
+        if recorded:
+            raise located(
+                ConcretizationError,
+                "indexing by a recorded boolean mask: the shape of the result would depend on values",
+                "np.where(mask, x, 0), or np.sum(..., where=mask); a mask from plain data may index",
+            )
+        if data.ndim == 0:
+            return [_Positions(make(np.zeros(int(data), np.int64)), True, fresh=True)]
+        return [_Positions(make(i), True) for i in data.nonzero()]
+    if kind not in "iu":
+        _fail(x.shape, index)
+    if recorded:
+        return [_Positions(cast(item, I64), False)]
+    if data.ndim == 0:
+        return [int(data)]
+    return [_Positions(make(np.array(data, np.int64)), True)]  # a copy: what was checked must not change
+
+
+def _check_masks(x, index):
+    """A mask's shape must be that of the axes it stands for; NumPy's error says which is not."""
+    axis = 0
+    for k, item in enumerate(index):
+        if item is Ellipsis:
+            rest = sum([_consumes(i) for i in index[k + 1 :]])
+            axis = x.ndim - rest
+            continue
+        data = item._data if isinstance(item, Array) else item
+        if isinstance(data, (list, np.ndarray)) and not contains_array(data if isinstance(data, list) else ()):
+            data = np.asarray(data)
+            if data.dtype.kind == "b" and data.shape != x.shape[axis : axis + data.ndim]:
+                _fail(x.shape, index)
+        axis += _consumes(item)
+
+
+def _consumes(item):
+    if item is None or item is Ellipsis or isinstance(item, (bool, np.bool_)):
+        return 0
+    if isinstance(item, (list, np.ndarray, Array)):
+        data = item._data if isinstance(item, Array) else item
+        if not (isinstance(data, list) and contains_array(data)):
+            data = np.asarray(data)
+            return data.ndim if data.dtype.kind == "b" else 1
+    return 1
+
+
+def _basic(x, index, items):
+    """Ints, slices and None: one slice, one flip, one reshape, each only if needed."""
+    start, stop, step, flips, shape = [], [], [], [], []
+    axis = 0
+    for item in items:
+        if item is None:
+            shape.append(1)
+            continue
+        n = x.shape[axis]
+        if isinstance(item, slice):
+            positions = range(*item.indices(n))
+            count = len(positions)
+            if count == 0:
+                first, last, by = 0, 0, 1
+            elif positions.step > 0:
+                first, last, by = positions[0], positions[-1] + 1, positions.step
+            else:
+                first, last, by = positions[-1], positions[0] + 1, -positions.step
+                flips.append(axis)
+            by = by if count > 1 else 1
+            shape.append(count)
+        else:
+            if not -n <= item < n:
+                _fail(x.shape, index)
+            first = item % n
+            last, by = first + 1, 1
+        start.append(first)
+        stop.append(last)
+        step.append(by)
+        axis += 1
+    if any(start) or tuple(stop) != x.shape or any([s != 1 for s in step]):
+        x = apply1("slice", x, start=tuple(start), stop=tuple(stop), step=tuple(step))
+    if flips:
+        x = apply1("flip", x, axes=tuple(flips))
+    return reshaped(firm(x), tuple(shape))
+
+
+def _advanced(x, index, items):
+    """Integer arrays: the other items first, then the rows of the merged indexed axes, then their axes to their place."""
+    # With an array among the indices, an int is one of them too: it counts for whether they stand next to each other.
+    places = [k for k, i in enumerate(items) if isinstance(i, (int, _Positions))]
+    together = places == list(range(places[0], places[-1] + 1))
+    lead = places[0] if together else 0
+    basic = [i if not isinstance(i, _Positions) else None if i.fresh else _ALL for i in items]
+    source = _basic(x, index, basic)
+    lengths, positions, axes, axis = [], [], [], 0
+    for item in items:
+        if isinstance(item, _Positions):
+            axes.append(axis)
+            positions.append(item)
+            lengths.append(source.shape[axis])
+        axis += not isinstance(item, int)
+    try:
+        np.broadcast_shapes(*[p.array.shape for p in positions])
+    except ValueError:
+        _fail(x.shape, index)
+    linear = _linear(positions, lengths, lambda: _fail(x.shape, index))
+    if len(axes) == 1 and positions[0].static and linear.ndim == 1 and lead == axes[0]:
+        return taken(firm(source), linear._data, axes[0])
+    rest = [a for a in range(source.ndim) if a not in axes]
+    rows = permuted(source, (*axes, *rest))
+    rows = reshaped(rows, (math.prod(lengths), *[source.shape[a] for a in rest]))
+    if linear.size == 0 or rows.shape[0] == 0:
+        out = make(np.zeros(linear.shape + rows.shape[1:], rows.dtype))
+    else:
+        out = apply1("gather", rows, linear)
+    k = linear.ndim
+    return permuted(out, (*range(k, k + lead), *range(k), *range(k + lead, out.ndim)))
+
+
+def _linear(positions, lengths, fail):
+    """One non-negative index into the merged axes from one index array for each; guards the range."""
+    total = None
+    for p, n in zip(positions, lengths):
+        index = in_range(p.array, n, fail)
+        total = index if total is None else call("add", call("mul", total, n), index)
+    return total
+
+
+def in_range(index, n, fail):
+    """Positions along an axis of length n with negative ones wrapped; `fail()` raises if one is out of range.
+
+    Of recorded positions, the range is a guard: compiled code leaves when another call's do not fit.
+    """
+    if index._record is None:
+        data = index._data
+        if data.size and not (data.min() >= -n and data.max() < n):
+            fail()
+        return make(np.where(data < 0, data + n, data)) if data.size and data.min() < 0 else index
+    inside = call("and_", call("ge", index, -n), call("lt", index, n))
+    if inside.ndim:
+        inside = apply1("reduce_and", inside, axes=tuple(range(inside.ndim)))
+    if not inside:
+        fail()
+    return where(call("lt", index, 0), call("add", index, n), index)
+
+
+# ---- taking by position ------------------------------------------------------------------------------------------------
+def _index_array(indices) -> Array:
+    """Integer positions as an int64 Array; plain data is copied, since what was checked must not change."""
+    if isinstance(indices, Array) or isinstance(indices, (list, tuple)) and contains_array(indices):
+        index = operand(indices)
+        if index.dtype.kind not in "ib":
+            raise TypeError(f"Cannot cast array data from dtype('{index.dtype}') to dtype('int64') according to the rule 'safe'")
+        return cast(index, I64)
+    data = np.asarray(indices)
+    if data.size == 0 and not isinstance(indices, np.ndarray):
+        data = data.astype(np.int64)
+    return make(data.astype(np.int64, casting="same_kind" if data.dtype.kind == "u" else "safe"))
+
+
+@handles(np.take)
+def take(a, indices, axis=None, out=None, mode="raise"):
+    """As `numpy.take`; positions may be recorded."""
+    refuse("np.take", out, {})
+    x = firm(a)
+    if axis is None:
+        x, axis = reshaped(x, (x.size,)), 0
+    axis = one_axis(axis, x.ndim)
+    n = x.shape[axis]
+    index = _index_array(indices)
+    if n == 0 and index.size:
+        raise IndexError("cannot do a non-empty take from an empty axes.")
+
+    def fail():
+        np.take(np.broadcast_to(False, (n,)), index._data)
+
+    if mode == "raise":
+        index = in_range(index, n, fail)
+    elif mode == "wrap":
+        index = call("remainder", index, n)
+    elif mode == "clip":
+        index = call("minimum", call("maximum", index, 0), n - 1)
+    else:
+        raise ValueError(f"clipmode must be one of 'clip', 'raise', or 'wrap' (got {mode!r})")
+    if index.size == 0:
+        return make(np.zeros(x.shape[:axis] + index.shape + x.shape[axis + 1 :], x.dtype))
+    if index._record is None and index.ndim == 1:
+        return taken(x, index._data, axis)
+    return gathered(x, index, axis)
+
+
+@handles(np.take_along_axis)
+def take_along_axis(arr, indices, axis=-1):
+    """As `numpy.take_along_axis`; positions may be recorded."""
+    x, index = firm(arr), operand_array(indices)
+    if index.dtype.kind != "i":
+        raise IndexError("`indices` must be an integer array")
+    index = _index_array(indices)
+    if axis is None:
+        if index.ndim != 1:
+            raise ValueError("when axis=None, `indices` must have a single dimension.")
+        x, axis = reshaped(x, (x.size,)), 0
+    axis = one_axis(axis, x.ndim)
+    if x.ndim != index.ndim:
+        raise ValueError("`indices` and `arr` must have the same number of dimensions")
+    shape = list(np.broadcast_shapes(x.shape[:axis] + (1,) + x.shape[axis + 1 :], index.shape))
+    n = x.shape[axis]
+    source = broadcast(x, tuple(shape[:axis] + [n] + shape[axis + 1 :]))
+
+    def fail():
+        np.take_along_axis(np.broadcast_to(False, source.shape), index._data, axis)
+
+    index = in_range(index, n, fail)
+    shape[axis] = index.shape[axis]
+    if math.prod(shape) == 0:
+        return make(np.zeros(shape, x.dtype))
+    strides = [math.prod(source.shape[d + 1 :]) for d in range(x.ndim)]
+    offsets = np.zeros((1,) * x.ndim, np.int64)
+    for d in range(x.ndim):
+        if d != axis:
+            offsets = offsets + (np.arange(shape[d]) * strides[d]).reshape((-1,) + (1,) * (x.ndim - d - 1))
+    linear = call("add", call("mul", index, strides[axis]), make(np.asarray(offsets)))
+    return apply1("gather", reshaped(source, (source.size,)), linear)
+
+
+@handles(np.compress)
+def compress(condition, a, axis=None, out=None):
+    """As `numpy.compress`; the condition is plain data."""
+    refuse("np.compress", out, {})
+    x = firm(a)
+    if axis is None:
+        x, axis = reshaped(x, (x.size,)), 0
+    keep = _concrete("np.compress", condition)
+    if keep.ndim != 1:
+        raise ValueError("condition must be a 1-d array")
+    index = np.flatnonzero(keep)
+    axis = one_axis(axis, x.ndim)
+    if index.size and index[-1] >= x.shape[axis]:
+        raise IndexError(f"index {index[-1]} is out of bounds for axis {axis} with size {x.shape[axis]}")
+    return taken(x, index, axis)
+
+
+@handles(np.extract)
+def extract(condition, arr):
+    """As `numpy.extract`; the condition is plain data."""
+    return take(firm(arr), np.flatnonzero(_concrete("np.extract", condition)))
+
+
+def _concrete(name, x):
+    """The value of what must be plain data, because a shape depends on it."""
+    x = operand_array(x)
+    if not isinstance(x, Array):
+        return np.asarray(x)
+    if x._record is not None:
+        raise located(
+            ConcretizationError,
+            f"{name} of a recorded value: the shape of the result would depend on values",
+            "np.where(condition, x, 0), or sums with where=",
+        )
+    return x._data
+
+
+@handles(np.nonzero)
+def nonzero(a):
+    """As `numpy.nonzero`, of plain data."""
+    return tuple([make(i) for i in np.nonzero(_concrete("np.nonzero", a))])
+
+
+@handles(np.flatnonzero)
+def flatnonzero(a):
+    """As `numpy.flatnonzero`, of plain data."""
+    return make(np.flatnonzero(_concrete("np.flatnonzero", a)))
+
+
+@handles(np.argwhere)
+def argwhere(a):
+    """As `numpy.argwhere`, of plain data."""
+    return make(np.argwhere(_concrete("np.argwhere", a)))
+
+
+@handles(np.diagonal, np.linalg.diagonal)
+def diagonal(a, offset=0, axis1=0, axis2=1):
+    """As `numpy.diagonal`."""
+    x = firm(a)
+    if x.ndim < 2:
+        raise ValueError("diag requires an array of at least two dimensions")
+    i, j = normalize_axis_index(axis1, x.ndim), normalize_axis_index(axis2, x.ndim)
+    if i == j:
+        raise ValueError("axis1 and axis2 cannot be the same")
+    offset = operator.index(offset)
+    rest = [d for d in range(x.ndim) if d not in (i, j)]
+    x = permuted(x, (*rest, i, j))
+    rows, columns = x.shape[-2:]
+    count = max(0, min(rows, columns - offset) if offset >= 0 else min(rows + offset, columns))
+    lead = x.shape[:-2]
+    flat = reshaped(x, (*lead, rows * columns))
+    if count == 0:
+        return part(flat, len(lead), 0, 0)
+    # Along the flattened matrix, the diagonal is a slice whose step is the row length plus one.
+    first = offset if offset >= 0 else -offset * columns
+    return part(flat, len(lead), first, first + (count - 1) * (columns + 1) + 1, columns + 1)
+
+
+@handles(np.select)
+def select(condlist, choicelist, default=0):
+    """As `numpy.select`."""
+    if len(condlist) != len(choicelist):
+        raise ValueError("list of cases must be same length as list of conditions")
+    if len(condlist) == 0:
+        raise ValueError("select with an empty condition list is not possible")
+    conditions = [operand_array(c) for c in condlist]
+    if any(c.dtype != BOOL for c in conditions):
+        raise TypeError("invalid entry in condlist: should be boolean ndarray")
+    dtype = common_dtype(*[operand(c) for c in choicelist], operand(default))
+    out = cast(default, dtype) if not isinstance(default, (list, tuple)) else cast(operand(default), dtype)
+    for condition, choice in zip(reversed(conditions), reversed(choicelist)):
+        out = where(condition, cast(operand(choice), dtype), out)
+    return asarray(out)
+
+
+@handles(np.searchsorted)
+def searchsorted(a, v, side="left", sorter=None):
+    """As `numpy.searchsorted`, by counting: no derivative, work len(a) * v.size, NaN not ordered."""
+    if sorter is not None:
+        raise located(ArgumentTypeError, "np.searchsorted(sorter=...) is not recorded", "np.take(a, sorter) first")
+    x, v = operand_array(a), operand_array(v)
+    dtype = common_dtype(x, v)
+    x, v = asarray(cast(x, dtype)), asarray(cast(v, dtype))
+    if x.ndim != 1:
+        raise ValueError("object too deep for desired array" if x.ndim > 1 else "object of too small depth for desired array")
+    if side not in ("left", "right"):
+        raise ValueError(f"side must be one of 'left' or 'right' (got {side!r})")
+    below = call("lt" if side == "left" else "le", x, reshaped(v, (*v.shape, 1)))
+    return apply1("reduce_sum", cast(below, I64), axes=(v.ndim,))
+
+
+@handles(np.interp)
+def interp(x, xp, fp, left=None, right=None, period=None):
+    """As `numpy.interp` for increasing `xp`; on a node the derivative is that of the piece to its right."""
+    if period is not None:
+        raise located(ArgumentTypeError, "np.interp(period=...) is not recorded", "np.interp(x % period, ...)")
+    x, xp, fp = [asarray(cast(operand_array(v), np.float64)) for v in (x, xp, fp)]
+    if xp.ndim != 1 or fp.ndim != 1 or xp.shape != fp.shape:
+        raise ValueError("fp and xp are not of the same length.")
+    n = xp.size
+    if n == 0:
+        raise ValueError("array of sample points is empty")
+    first, last = part(fp, 0, 0, 1), part(fp, 0, n - 1, n)
+    first, last = reshaped(first, ()), reshaped(last, ())
+    low, high = reshaped(part(xp, 0, 0, 1), ()), reshaped(part(xp, 0, n - 1, n), ())
+    below = first if left is None else cast(operand_array(left), np.float64)
+    above = last if right is None else cast(operand_array(right), np.float64)
+    if n == 1:
+        inside = where(call("eq", x, low), first, x)
+    else:
+        piece = call("minimum", call("maximum", call("sub", searchsorted(xp, x, "right"), 1), 0), n - 2)
+        x0, x1 = apply1("gather", xp, piece), apply1("gather", xp, call("add", piece, 1))
+        y0, y1 = apply1("gather", fp, piece), apply1("gather", fp, call("add", piece, 1))
+        slope = call("div", call("sub", y1, y0), call("sub", x1, x0))
+        inside = call("add", call("mul", slope, call("sub", x, x0)), y0)
+    inside = where(call("eq", x, high), last, inside)
+    return where(call("lt", x, low), below, where(call("gt", x, high), above, inside))
+
+
+__all__ = [
+    "argwhere", "compress", "diagonal", "extract", "flatnonzero", "interp", "nonzero", "searchsorted", "select", "take",
+    "take_along_axis",
+]  # fmt: skip

@@ -1,0 +1,133 @@
+"""Looking inside: the program text at each stage, `explain`, and drawings of the graph.
+
+In: a Function (or any callable) and arguments. Out: text, or an image file. Nothing here runs in an ordinary call.
+"""
+
+from __future__ import annotations
+
+from tapejit.ir.location import describe
+from tapejit.ir.passes.pipeline import optimize
+from tapejit.ir.text import show
+
+from .errors import ArgumentError, located
+from .trace import trace
+
+STAGES = ("recorded", "gradient", "optimized", "kernels", "llvm", "asm")
+
+
+def check_stage(stage):
+    if stage not in STAGES:
+        raise located(ArgumentError, f"there is no stage {stage!r}", f"one of {', '.join(STAGES)}")
+
+
+def program_at(function, args, kwargs, stage):
+    """The graph of a Function at these arguments, at one of the graph stages."""
+    if stage == "recorded":
+        for t in reversed(function.transforms):
+            args, kwargs, _ = t.enter(args, kwargs)
+        return trace(function.fn, args, kwargs)[0].graph
+    graph = function.program(args, kwargs).graph
+    return graph if stage == "gradient" else optimize(graph)
+
+
+def program_text(function, args, kwargs, stage="optimized", color=False) -> str:
+    """The program as text; see `Function.ir`."""
+    check_stage(stage)
+    if stage in ("recorded", "gradient", "optimized"):
+        return show(program_at(function, args, kwargs, stage), color=color)
+    code = compiled(function, args, kwargs)
+    if stage == "kernels":
+        return code.kernels_text
+    return code.optimized_llvm_text() if stage == "llvm" else code.asm_text()
+
+
+def compiled(function, args, kwargs):
+    """The Executable for these arguments, as a call would use it."""
+    path = function.lookup(*args, **kwargs)
+    if path is not None and path.code is not None:
+        return path.code
+    from tapejit.codegen import compile_graph
+
+    return compile_graph(program_at(function, args, kwargs, "optimized"), function.__name__)
+
+
+def paths_of(function, args, kwargs):
+    """(path, depth, edge) for every known path of these arguments' key, in tree order."""
+    root = function.lookup(*args, **kwargs)
+    stack = [(root, 0, None)] if root is not None else []
+    while stack:
+        path, depth, edge = stack.pop()
+        yield path, depth, edge
+        stack.extend([(child, depth + 1, e) for e, child in reversed(path.edges.items())])
+
+
+def explain(function, args, kwargs) -> str:
+    """What is compiled for these arguments, in words and figures; see `Function.explain`."""
+    code = compiled(function, args, kwargs)
+    program = function.program(args, kwargs)
+    graph = optimize(program.graph)
+    info = function.cache_info()
+    known = list(paths_of(function, args, kwargs))
+    lines = [f"{function!r}  {', '.join(f'{p.name or i}: {p.type}' for i, p in enumerate(graph.params))}"]
+    lines.append(
+        f"  operations: {len(program.graph)} after the transforms, {len(graph)} optimized; "
+        f"captured arrays: {len(program.captures)}"
+    )
+    if program.connected is not None and not all(program.connected):
+        missing = [i for i, on in enumerate(program.connected) if not on]
+        lines.append(f"  the result does not depend on differentiated input(s) {missing}: their gradient is zero or None")
+    lines += ["  " + line for line in code.explain().splitlines()]
+    guards = [n for n in graph.nodes if n.op.kind == "guard"]
+    for i, g in enumerate(guards):
+        lines.append(f"  guard {i}: saw {g.attrs['seen']!r} at {describe(g.loc)}")
+    for path, depth, edge in known:
+        how = "first path" if edge is None else f"where guard {edge[0]} saw {edge[1]!r}"
+        lines.append(f"  {'  ' * depth}path: {how}, {len(path.graph)} operations, {path.hits} runs")
+    state = "compiled for these arguments" if known else "not called with such arguments yet"
+    lines.append(
+        f"  cache: {state}; {info.currsize} of {info.maxsize} keys, {info.paths} paths, {info.hits} hits, {info.misses} misses"
+    )
+    return "\n".join(lines)
+
+
+_COLORS = {
+    "param": "#cfe8cf", "result": "#f3d9b1", "elementwise": "#dbe7f6", "reduce": "#f6dbe3", "contract": "#e3dbf6",
+    "guard": "#f6b8b8",
+}  # fmt: skip
+
+
+def draw(function, path, args, kwargs, stage="optimized") -> str:
+    """Draw the graph into `path` (png, svg or pdf by its ending), through networkx and matplotlib; returns the path."""
+    check_stage(stage)
+    if stage not in ("recorded", "gradient", "optimized"):
+        raise located(ArgumentError, f"draw: {stage!r} is not a graph", 'stage="recorded", "gradient" or "optimized"')
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise located(ArgumentError, "draw needs matplotlib, which is not installed", "pip install matplotlib") from error
+    import networkx
+
+    from tapejit.ir.analysis import to_networkx
+
+    graph = to_networkx(program_at(function, args, kwargs, stage))
+    layers = {}
+    for node in networkx.topological_sort(graph):
+        above = [layers[p] for p in graph.predecessors(node)]
+        layers[node] = 1 + max(above) if above else 0
+    for node, data in graph.nodes(data=True):
+        data["layer"] = layers[node]
+    rows = max(layers.values()) + 1
+    widest = max([list(layers.values()).count(k) for k in range(rows)])
+    position = networkx.multipartite_layout(graph, subset_key="layer", align="horizontal")
+    position = {n: (x, -y) for n, (x, y) in position.items()}
+    figure = Figure(figsize=(min(4 + 1.8 * widest, 40), min(2 + 0.9 * rows, 60)))
+    axes = figure.add_subplot()
+    colors = [_COLORS.get(d["kind"], "#eeeeee") for _, d in graph.nodes(data=True)]
+    labels = {n: d["label"] for n, d in graph.nodes(data=True)}
+    networkx.draw_networkx_edges(graph, position, ax=axes, edge_color="#888888", node_size=1800, arrowsize=9)
+    networkx.draw_networkx_nodes(graph, position, ax=axes, node_color=colors, node_size=1800, edgecolors="#666666")
+    networkx.draw_networkx_labels(graph, position, labels, ax=axes, font_size=7)
+    axes.set_axis_off()
+    axes.set_title(f"{function!r}, {stage}", fontsize=9)
+    figure.savefig(path, dpi=110, bbox_inches="tight")
+    return str(path)
