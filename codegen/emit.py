@@ -24,7 +24,7 @@ from . import affine, blas, vecmath
 from .loops import (
     Accumulate, Arg, Bind, Call, Exit, For, Index, Inside, Kernel, Let, Load, Read, Register, Store,
 )  # fmt: skip
-from .scalars import MEMORY, TYPES, Emitter, Scalar, literal, power_function
+from .scalars import MEMORY, TYPES, Emitter, Scalar, called_function, literal, power_function
 
 PARAMETER_LIMIT = 64  # more buffers than this are addressed from the three base pointers
 
@@ -228,6 +228,7 @@ class ModuleEmitter:
         wide = len(kernel.buffers) > PARAMETER_LIMIT
         pointers = {b: f"%b{i}" for i, b in enumerate(kernel.buffers)}
         e = KernelEmitter(pointers)
+        e.inline = any([type(s) is For for s in kernel.body])
         e.run(kernel.body)
         if wide:
             parameters = "ptr %inputs, ptr %outputs, ptr %arena"
@@ -263,9 +264,10 @@ class ModuleEmitter:
             f"define i64 @{entry}(ptr %inputs, ptr %outputs, ptr %arena, ptr %observed) nounwind {{", *lines,
             "  ret i64 0", "}\n",
         ])  # fmt: skip
-        declares, definitions = vecmath.definitions(self.math)
+        declares, definitions = vecmath.definitions({(name, dtype) for name, dtype, _ in self.math})
+        called = [called_function(n, d, vecmath.ARITY[n]) for n, d, inline in sorted(self.math) if not inline]
         parts = [
-            "\n".join(sorted(self.declares | set(declares))), definitions, *map(power_function, sorted(self.powers)),
+            "\n".join(sorted(self.declares | set(declares))), definitions, *called, *map(power_function, sorted(self.powers)),
             *self.functions.values(), text,
         ]  # fmt: skip
         return Module("\n".join([p for p in parts if p]), entry, frozenset(self.externals))

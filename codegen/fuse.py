@@ -32,8 +32,11 @@ from .lower import Best, Body, Fold, Force, Item, Put, Scan
 
 CHEAP = 4  # recomputing this much arithmetic per element beats a round trip through memory
 CHEAP_STRETCHED = 2
+STRETCHED_LIMIT = 8
 INLINE_LIMIT = 200  # operations inlined into one root
-BODY_LIMIT = 1000  # statements in one kernel: LLVM is superlinear far above
+BODY_LIMIT = 1000  # statements in one kernel, and
+WEIGHT_LIMIT = 4000  # instructions they become: LLVM is superlinear far above
+SIZE_OF_FUNCTION = 10  # in operations, for INLINE_LIMIT
 BUFFER_LIMIT = 48
 SMALL = 1024  # elements; smaller kernels are fused even if they share nothing, for the calls
 MANY = 1000
@@ -128,7 +131,7 @@ class Plan:
                 continue
             value, op = node.results[0], node.op
             cost = op.cost if op.kind == "elementwise" or op.kind == "indexing" else 0
-            size = 1
+            size = 1 + (op.cost >= 10) * SIZE_OF_FUNCTION
             for o in dict.fromkeys(node.operands):
                 c, s = weight.get(o, (0, 0))
                 cost, size = cost + c, size + s
@@ -136,7 +139,7 @@ class Plan:
             if not root and op.kind in ("elementwise", "indexing"):
                 root = (
                     (uses.get(value, 0) > 1 and cost > CHEAP)
-                    or (value in stretched and (cost > CHEAP_STRETCHED or size > 8))
+                    or (value in stretched and (cost > CHEAP_STRETCHED or size > STRETCHED_LIMIT))
                     or size > INLINE_LIMIT
                 )
             if root:
@@ -268,6 +271,8 @@ class Plan:
 
     def fits(self, kernel, body):
         if len(kernel.statements) + len(body.statements) > BODY_LIMIT:
+            return False
+        if kernel.space and kernel.weight + body.weight > WEIGHT_LIMIT:
             return False
         return len(kernel.reads) + len(kernel.effects) + len(body.loads) + len(body.effects) <= (
             BUFFER_LIMIT if kernel.space else BODY_LIMIT

@@ -119,6 +119,11 @@ class Item:
         return replace(self, space=space, seeds=seeds, effect=effect, index=index)
 
 
+def weight(op):
+    """About how many instructions the operation becomes."""
+    return op.cost if op.cost < 10 else 4 * op.cost
+
+
 # ---- bodies ----------------------------------------------------------------------------------------------------------
 class Body:
     """The scalar statements of one kernel under construction.
@@ -133,7 +138,7 @@ class Body:
         self.reads = set()
         self.indexing = self.ordered = self.running = False
         self._memo, self._open, self._masks, self._rows, self._row_extents = {}, {}, {}, {}, []
-        self._names = 0
+        self._names = self.weight = 0
 
     def extent(self, v):
         return self.space[v] if v >= 0 else self._row_extents[-v - 1]
@@ -202,6 +207,7 @@ class Body:
         return name
 
     def let(self, op, args, dtype, attrs=EMPTY):
+        self.weight += weight(op)
         return self.add(Let, dtype, op, tuple(args), attrs)
 
     def load(self, buffer, at, mask):

@@ -18,6 +18,8 @@ import numpy as np
 
 from tapejit.ir.types import BOOL, F32, F64, I32, I64, NAMES
 
+from . import vecmath
+
 TYPES = {F64: "double", F32: "float", I64: "i64", I32: "i32", BOOL: "i1"}
 MEMORY = {**TYPES, BOOL: "i8"}
 BITS = {F64: ("i64", 64), F32: ("i32", 32), I64: ("i64", 64), I32: ("i32", 32)}
@@ -45,11 +47,12 @@ def literal(number, dtype) -> str:
 
 
 class Emitter:
-    """Appends instructions to `lines`. `declares`: declaration lines; `math`: (name, "f64") pairs; `powers`: dtypes."""
+    """Appends instructions to `lines`. `declares`: declaration lines; `math_functions`: (name, "f64", inlined); `powers`: types."""
 
     def __init__(self):
         self.lines, self.declares, self.math_functions, self.powers = [], set(), set(), set()
         self.accumulating = False
+        self.inline = True  # whether math functions are inlined (so that loops vectorize) or called
         self._names = 0
 
     # ---- plumbing ----------------------------------------------------------------------------------------------------
@@ -237,9 +240,10 @@ class Emitter:
         type = TYPES[dtype]
         if dtype.kind != "f":
             return self._integer_power(*xs)
-        self.math_functions.add((name, NAMES[dtype]))
+        self.math_functions.add((name, NAMES[dtype], self.inline))
         operands = ", ".join([f"{type} {x.text}" for x in xs])
-        return self.new(f"call {type} @tapejit.{name}.{NAMES[dtype]}({operands})", dtype)
+        called = "" if self.inline else ".called"
+        return self.new(f"call {type} {vecmath.symbol(name, NAMES[dtype])}{called}({operands})", dtype)
 
     def _integer_power(self, x, y):
         if y.number is not None and 0 < y.number <= UNROLLED_POWER:
@@ -278,6 +282,17 @@ class Emitter:
         self.declares.add(f"declare {z} @{name}({a})")
         inside = self.lt(self.abs(x), limit)
         return self.select(inside, self.new(f"call {z} @{name}({a} {x.text})", dtype), -int(limit))
+
+
+def called_function(name, dtype, arity) -> str:
+    """A math function that is called: what straight-line code uses, where inlining would only cost compile time."""
+    type = "double" if dtype == "f64" else "float"
+    symbol = vecmath.symbol(name, dtype)
+    args = ", ".join([f"{type} %x{i}" for i in range(arity)])
+    return (
+        f"define internal {type} {symbol}.called({args}) noinline nounwind willreturn memory(none) {{\n"
+        f"  %y = call {type} {symbol}({args})\n  ret {type} %y\n}}\n"
+    )
 
 
 def power_function(type) -> str:

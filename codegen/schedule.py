@@ -84,7 +84,7 @@ def expressions(statement):
 
 
 def merge_loops(body, statements, effects, order):
-    """Neighbouring loops (a, b) through which every expression runs as through one loop become b."""
+    """Neighbouring loops (a, b) through which every expression runs as through one loop become one."""
     extents = list(body.space)
     if len(order) < 2:
         return statements, effects, order, extents
@@ -102,11 +102,12 @@ def merge_loops(body, statements, effects, order):
             extents[b] *= extents[a]
             kept.pop()
         kept.append(b)
-    if not gone:
+    if kept == list(range(len(order))):
         return statements, effects, order, extents
+    number = {v: d for d, v in enumerate(kept)}  # loops are numbered from the outermost
 
     def drop(e):
-        return (e[0], tuple([t for t in e[1] if t[0] not in gone]))
+        return (e[0], tuple(sorted([(number.get(v, v), c) for v, c in e[1] if v not in gone])))
 
     def rewrite(s):
         match s:
@@ -119,8 +120,8 @@ def merge_loops(body, statements, effects, order):
     effects = [replace(e, at=drop(e.at)) for e in effects]
     for e in effects:
         if type(e) is Fold:
-            e.axes = e.axes - gone
-    return [rewrite(s) for s in statements], effects, kept, extents
+            e.axes = frozenset([number[v] for v in e.axes if v not in gone])
+    return [rewrite(s) for s in statements], effects, list(range(len(kept))), [extents[v] for v in kept]
 
 
 # ---- the nest ----------------------------------------------------------------------------------------------------------

@@ -21,6 +21,9 @@ from .graph import EMPTY, Constant, Graph, Node, Value
 from .types import tensor
 
 _NUMBER = (int, float, bool, np.generic)
+_VALUES = frozenset((Value, Constant))
+_inferred: dict = {}  # (operation, operand types) -> result types, of operations without attributes
+_applicable: dict = {}  # (operation, derived, heads of the operands) -> the rewrite rules that may match
 
 
 class Builder:
@@ -30,7 +33,7 @@ class Builder:
         self.name, self.simplify = name, simplify
         self.params, self.nodes = [], []
         self.loc, self.tag = None, ""
-        self._seen, self._constants = {}, {}
+        self._seen, self._constants, self._numbers = {}, {}, {}
 
     # ---- values -------------------------------------------------------------------------------------------------
     def param(self, type, name=None) -> Value:
@@ -40,10 +43,15 @@ class Builder:
 
     def constant(self, data, dtype) -> Constant:
         """A scalar constant, rounded to its dtype."""
-        type = tensor(dtype)
-        data = type.dtype.type(data).item()
-        made = Constant(type, data)
-        return self._constants.setdefault(made.key, made)
+        made = self._numbers.get((data, dtype, data.__class__)) if data else None
+        if made is None:
+            type = tensor(dtype)
+            with np.errstate(over="ignore"):
+                rounded = type.dtype.type(data).item()
+            made = self._intern(Constant(type, rounded))
+            if data:  # zeros of both signs are equal as dictionary keys
+                self._numbers[data, dtype, data.__class__] = made
+        return made
 
     def full(self, number, type) -> Value:
         """A number in every element of a value of this type."""
@@ -62,31 +70,53 @@ class Builder:
         """Apply an operation; the result values of the node, or of an equal one made before."""
         operands = [self._intern(o) if type(o) is Constant else o for o in operands]
         if self.simplify:
-            if op.kind == "elementwise":
-                _strip_broadcasts(operands)
-            if op.commutative and type(operands[0]) is Constant:
-                operands.reverse()
-            for rule in op.rules:
-                if rule.exact or self.tag:
-                    found = rule.apply(self, attrs, *operands)
-                    if found is not None:
-                        return (found,)
-            if op.kind == "elementwise" and all([type(o) is Constant for o in operands]):
-                return (self._fold(op, operands, attrs),)
-        # Regions count by identity: equal ones that are different objects are merely not merged.
-        ids = [id(o) for o in operands]
-        if op.commutative:
-            ids.sort()
-        key = (op.name, *ids, *attrs.items(), *map(id, regions))
-        node = self._seen.get(key)
-        if node is None:
-            types = op.infer([o.type for o in operands], attrs) if not regions else op.infer(
-                [o.type for o in operands], attrs, regions)
-            node = Node(op, tuple(operands), attrs, types, regions, self.loc, self.tag)
-            self.nodes.append(node)
-            if self.simplify:
-                self._seen[key] = node
+            found = self._simplified(op, operands, attrs)
+            if found is not None:
+                return found
+            # Regions count by identity: equal ones that are different objects are merely not merged.
+            ids = [id(o) for o in operands]
+            if op.commutative:
+                ids.sort()
+            key = (op, *ids, *attrs.items(), *regions) if attrs or regions else (op, *ids)
+            node = self._seen.get(key)
+            if node is not None:
+                return node.results
+        node = Node(op, tuple(operands), attrs, _infer(op, operands, attrs, regions), regions, self.loc, self.tag)
+        self.nodes.append(node)
+        if self.simplify:
+            self._seen[key] = node
         return node.results
+
+    def _simplified(self, op, operands, attrs):
+        """The results if a rewrite rule or folding yields them, else None; `operands` is brought into normal form."""
+        heads = [op, bool(self.tag)]
+        for o in operands:
+            node = o.node
+            heads.append(node.op.name if node is not None else "constant" if type(o) is Constant else "")
+        if op.kind == "elementwise":
+            if "broadcast" in heads and _strip_broadcasts(operands):
+                return self.apply(op, operands, attrs)
+            if "constant" in heads:
+                if all([type(o) is Constant for o in operands]):
+                    return (self._fold(op, operands, attrs),)
+                if op.commutative and heads[2] == "constant":
+                    operands.reverse()
+                    heads[2:] = heads[3], heads[2]
+        if len(operands) == 2 and operands[0] is operands[1]:
+            heads.append("same")
+        heads = tuple(heads)
+        rules = _applicable.get(heads)
+        if rules is None:
+            rules = _applicable[heads] = [
+                rule.apply
+                for rule in op.rules
+                if (rule.exact or self.tag) and (not rule.heads or not set(heads).isdisjoint(rule.heads))
+            ]
+        for rule in rules:
+            found = rule(self, attrs, *operands)
+            if found is not None:
+                return (found,)
+        return None
 
     def _intern(self, constant):
         return self._constants.setdefault(constant.key, constant)
@@ -111,7 +141,7 @@ class Builder:
 
     def _values(self, op, operands):
         """Numbers among the operands become constants of the first value's type (for select: of the branches')."""
-        if not any([isinstance(o, _NUMBER) for o in operands]):
+        if _VALUES.issuperset(map(type, operands)):
             return operands
         typed = [o for o in operands[1 if op.name == "select" else 0 :] if isinstance(o, Value)]
         if not typed:
@@ -163,8 +193,21 @@ class Builder:
         return drop_dead(graph) if self.simplify else graph
 
 
-def _strip_broadcasts(operands) -> None:
+def _infer(op, operands, attrs, regions):
+    if regions:
+        return op.infer([o.type for o in operands], attrs, regions)
+    if attrs:
+        return op.infer([o.type for o in operands], attrs)
+    key = (op, *[o.type for o in operands])
+    types = _inferred.get(key)
+    if types is None:
+        types = _inferred[key] = op.infer(list(key[1:]), attrs)
+    return types
+
+
+def _strip_broadcasts(operands) -> bool:
     """Replace broadcast(x) by x where the other operands already stretch the elementwise result to the same shape."""
+    changed = False
     for i, operand in enumerate(operands):
         node = operand.node
         if node is not None and node.op.name == "broadcast":
@@ -172,6 +215,8 @@ def _strip_broadcasts(operands) -> None:
             source = node.operands[0]
             if operand.shape in others or (others and _stretches(operand.shape, [source.shape, *others])):
                 operands[i] = source
+                changed = True
+    return changed
 
 
 def _stretches(shape, shapes):

@@ -71,7 +71,10 @@ class Node:
     def __init__(self, op, operands, attrs, types, regions=(), loc=None, tag=""):
         self.op, self.operands, self.attrs = op, operands, attrs
         self.regions, self.loc, self.tag = regions, loc, tag
-        self.results = tuple([Value(type, self, i) for i, type in enumerate(types)])
+        if len(types) == 1:
+            self.results = (Value(types[0], self),)
+        else:
+            self.results = tuple([Value(type, self, i) for i, type in enumerate(types)])
 
     @property
     def result(self) -> Value:

@@ -160,11 +160,17 @@ class Rule:
 
     exact: holds bit for bit for all inputs, NaN, infinities and signed zeros included; an inexact one
     (0*x -> 0, x+0 -> x) is applied only to nodes made by differentiation, never to the user's own arithmetic.
+    heads: what makes an operand of a node that may match, so that the Builder tries no rule in vain: names of
+    operations, "constant", or "same" (two operands, one value); empty: any. A stretched constant is a "broadcast".
     """
 
     name: str
     apply: Callable
     exact: bool = True
+    heads: tuple[str, ...] = ()
+
+
+NUMBER = ("constant", "broadcast")  # the heads of a rule about an operand that is a number
 
 
 @dataclass(frozen=True, eq=False, slots=True)

@@ -14,17 +14,24 @@ from .graph import Constant, Graph
 def walk(graph: Graph, handler, args) -> list:
     if len(args) != len(graph.params):
         raise ValueError(f"{graph.name} takes {len(graph.params)} values, got {len(args)}")
-    env = dict(zip(graph.params, args))
-
-    def lookup(value):
-        return handler.constant(value) if type(value) is Constant else env[value]
-
+    env = _Environment(zip(graph.params, args))
+    env.constant = handler.constant
     run = handler.node
     for node in graph.nodes:
-        results = run(node, [lookup(o) for o in node.operands])
+        results = run(node, [env[o] for o in node.operands])
         for value, result in zip(node.results, results):
             env[value] = result
-    return [lookup(r) for r in graph.results]
+    return [env[r] for r in graph.results]
+
+
+class _Environment(dict):
+    """What each value of the graph means; a constant is given its meaning when first asked for."""
+
+    def __missing__(self, value):
+        if type(value) is not Constant:
+            raise KeyError(value)
+        meaning = self[value] = self.constant(value)
+        return meaning
 
 
 class Copy:
@@ -34,7 +41,7 @@ class Copy:
         self.builder, self.step = builder, step
 
     def constant(self, value):
-        return self.builder.constant(value.data, value.dtype)
+        return value  # the Builder interns it
 
     def node(self, node, operands):
         self.builder.at(node, self.step)

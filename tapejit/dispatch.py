@@ -36,6 +36,9 @@ CacheInfo = namedtuple("CacheInfo", "hits misses paths currsize maxsize")
 MAX_KEYS, MAX_PATHS = 256, 64
 
 
+_PLAIN = (np.ndarray, float, int)
+
+
 class Path:
     """One specialization: the compiled code of one key along one sequence of guard outcomes."""
 
@@ -52,8 +55,8 @@ class Path:
 
     def inputs(self, leaves) -> list:
         """Arrays for the parameters: arguments, then captured arrays as they are now."""
-        arrays = [np.asarray(_data(x), d, order="C") for x, d in zip(leaves, self.dtypes)]
-        return arrays + [_captured(x) for x in self.sources] if self.sources else arrays
+        arrays = [_ready(x, d) for x, d in zip(leaves, self.dtypes)]
+        return arrays + [_ready(x, _data(x).dtype) for x in self.sources] if self.sources else arrays
 
     def run(self, inputs):
         """Results, or a (guard index, observed value) pair where control flow leaves this path."""
@@ -79,8 +82,14 @@ def _data(x):
     return x._data if isinstance(x, Array) else x
 
 
-def _captured(x):
-    return np.asarray(_data(x), order="C")
+def _ready(x, dtype):
+    """An argument as compiled code takes it: a C-contiguous, aligned array of this dtype; itself if it is one."""
+    if type(x) is not np.ndarray:
+        x = np.asarray(_data(x), dtype)
+    flags = x.flags
+    if flags.c_contiguous and flags.aligned and x.dtype == dtype:
+        return x
+    return np.require(x, dtype, "CA").reshape(x.shape)  # require makes 0-d arrays 1-d
 
 
 class Function:
@@ -105,6 +114,7 @@ class Function:
         self._hashed = []  # arrays whose contents are part of the key; see environment.py
         self._roots: OrderedDict = OrderedDict()
         self._lock = threading.RLock()
+        self._quick = {}  # types, dtypes, shapes of plain positional arguments -> (key, environment, root)
         self._hits = self._misses = 0
 
     def __repr__(self):
@@ -118,8 +128,14 @@ class Function:
 
     # ---- calling ------------------------------------------------------------------------------------------------
     def __call__(self, *args, **kwargs):
-        leaves, tree = flatten((args, kwargs))
         base = state.base
+        if base is None and not kwargs and not state.records:
+            plain = tuple([(x.dtype, x.shape) if type(x) is np.ndarray else type(x) for x in args])
+            known = self._quick.get(plain)
+            if known is not None and known[1] == self._environment.read():
+                self._hits += 1
+                return self._run(known[0], known[2], args, kwargs, args)
+        leaves, tree = flatten((args, kwargs))
         if state.records or (base is not None and _reads(base, leaves)):
             return self._replay(args, kwargs, leaves)
         key = self._key(leaves, tree)
@@ -130,6 +146,11 @@ class Function:
             self._hits += 1
         if base is not None and _reads(base, root.sources):
             return self._replay(args, kwargs, leaves)
+        if not kwargs and all([type(x) in _PLAIN for x in args]):
+            plain = tuple([(x.dtype, x.shape) if type(x) is np.ndarray else type(x) for x in args])
+            if len(self._quick) >= MAX_KEYS:
+                self._quick.clear()
+            self._quick[plain] = (key, self._environment.read(), root)
         return self._run(key, root, args, kwargs, leaves)
 
     def _key(self, leaves, tree):
@@ -150,6 +171,7 @@ class Function:
                 root = self._roots[key] = Path(program)
                 while len(self._roots) > MAX_KEYS:
                     self._roots.popitem(last=False)
+                    self._quick.clear()
         return key, root
 
     def _hash_unbound(self, program, leaves, key):
@@ -193,6 +215,7 @@ class Function:
                     stacklevel=3,
                 )
                 self._roots[key] = fresh
+                self._quick.clear()
             else:
                 path.edges[edge] = fresh
         inputs = fresh.inputs(leaves)
@@ -266,6 +289,7 @@ class Function:
         """Forget all records and free their machine code."""
         with self._lock:
             self._roots.clear()
+            self._quick.clear()
             self._environment, self._hashed = None, []
             self._hits = self._misses = 0
 

@@ -20,6 +20,7 @@ format, subnormals and huge arguments included; special values as in C99 Annex F
 
 from functools import lru_cache
 
+from . import exponential, logarithmic
 from .builder import FORMATS, Builder, literal
 
 UNARY = (
@@ -30,12 +31,8 @@ BINARY = ["pow", "atan2", "hypot"]
 ARITY = {**dict.fromkeys(UNARY, 1), **dict.fromkeys(BINARY, 2)}
 NAMES = tuple(ARITY)
 
-def _logistic(b, x):
-    return 1.0 / (_libm("exp")(b, -x) + 1.0)
-
-
-OURS = {"logistic": _logistic}
-VECTORIZED = frozenset()
+OURS = {**exponential.FUNCTIONS, **logarithmic.FUNCTIONS}
+VECTORIZED = frozenset((name, dtype) for name in OURS for dtype in FORMATS)
 
 
 def symbol(name, dtype):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..graph import Constant
-from ..op import NONDIFFERENTIABLE, Linear, Op, Partials, Rule, register
+from ..op import NONDIFFERENTIABLE, NUMBER, Linear, Op, Partials, Rule, register
 from ..types import BOOL, tensor
 
 LETTERS = {"f": "floats", "i": "integers", "b": "bools"}
@@ -115,14 +115,14 @@ def _mul_neg(b, attrs, x, y):
 
 
 MUL_RULES = (
-    Rule("x*1 -> x", lambda b, a, x, y: stretched(b, x, y) if is_number(y, 1) else None),
-    Rule("1*x -> x", lambda b, a, x, y: stretched(b, y, x) if is_number(x, 1) else None),
-    Rule("x*-1 -> -x", lambda b, a, x, y: b.neg(stretched(b, x, y)) if is_number(y, -1) else None),
-    Rule("-1*x -> -x", lambda b, a, x, y: b.neg(stretched(b, y, x)) if is_number(x, -1) else None),
-    Rule("x*0 -> 0", lambda b, a, x, y: _zero_like(b, x, y) if is_number(y, 0) else None, exact=False),
-    Rule("0*x -> 0", lambda b, a, x, y: _zero_like(b, y, x) if is_number(x, 0) else None, exact=False),
-    Rule("(-x)*y -> -(x*y)", _mul_neg, exact=False),
-    Rule("c*(d*x) -> (c*d)*x", _scaled_constant, exact=False),
+    Rule("x*1 -> x", lambda b, a, x, y: stretched(b, x, y) if is_number(y, 1) else None, heads=NUMBER),
+    Rule("1*x -> x", lambda b, a, x, y: stretched(b, y, x) if is_number(x, 1) else None, heads=NUMBER),
+    Rule("x*-1 -> -x", lambda b, a, x, y: b.neg(stretched(b, x, y)) if is_number(y, -1) else None, heads=NUMBER),
+    Rule("-1*x -> -x", lambda b, a, x, y: b.neg(stretched(b, y, x)) if is_number(x, -1) else None, heads=NUMBER),
+    Rule("x*0 -> 0", lambda b, a, x, y: _zero_like(b, x, y) if is_number(y, 0) else None, exact=False, heads=NUMBER),
+    Rule("0*x -> 0", lambda b, a, x, y: _zero_like(b, y, x) if is_number(x, 0) else None, exact=False, heads=NUMBER),
+    Rule("(-x)*y -> -(x*y)", _mul_neg, exact=False, heads=("neg",)),
+    Rule("c*(d*x) -> (c*d)*x", _scaled_constant, exact=False, heads=("mul",)),
 )
 
 
@@ -135,18 +135,18 @@ def _add_neg(b, attrs, x, y):
 
 
 ADD_RULES = (
-    Rule("x+(-0.0) -> x", lambda b, a, x, y: stretched(b, x, y) if is_number(y, -0.0) else None),
-    Rule("x+0 -> x", lambda b, a, x, y: stretched(b, x, y) if is_number(y, 0) else None, exact=False),
-    Rule("0+x -> x", lambda b, a, x, y: stretched(b, y, x) if is_number(x, 0) else None, exact=False),
-    Rule("x+(-y) -> x-y", _add_neg),
-    Rule("x+x -> 2*x", lambda b, a, x, y: b.mul(x, 2) if x is y and x.dtype.kind != "b" else None),
+    Rule("x+(-0.0) -> x", lambda b, a, x, y: stretched(b, x, y) if is_number(y, -0.0) else None, heads=NUMBER),
+    Rule("x+0 -> x", lambda b, a, x, y: stretched(b, x, y) if is_number(y, 0) else None, exact=False, heads=NUMBER),
+    Rule("0+x -> x", lambda b, a, x, y: stretched(b, y, x) if is_number(x, 0) else None, exact=False, heads=NUMBER),
+    Rule("x+(-y) -> x-y", _add_neg, heads=("neg",)),
+    Rule("x+x -> 2*x", lambda b, a, x, y: b.mul(x, 2) if x is y and x.dtype.kind != "b" else None, heads=("same",)),
 )
 
 SUB_RULES = (
-    Rule("x-0 -> x", lambda b, a, x, y: stretched(b, x, y) if is_number(y, 0.0) else None),
-    Rule("x-(-y) -> x+y", lambda b, a, x, y: b.add(x, i[0]) if (i := made_by(y, "neg")) else None),
-    Rule("0-x -> -x", lambda b, a, x, y: b.neg(stretched(b, y, x)) if is_number(x, 0) else None, exact=False),
-    Rule("x-x -> 0", lambda b, a, x, y: _zero_like(b, x) if x is y else None, exact=False),
+    Rule("x-0 -> x", lambda b, a, x, y: stretched(b, x, y) if is_number(y, 0.0) else None, heads=NUMBER),
+    Rule("x-(-y) -> x+y", lambda b, a, x, y: b.add(x, i[0]) if (i := made_by(y, "neg")) else None, heads=("neg",)),
+    Rule("0-x -> -x", lambda b, a, x, y: b.neg(stretched(b, y, x)) if is_number(x, 0) else None, exact=False, heads=NUMBER),
+    Rule("x-x -> 0", lambda b, a, x, y: _zero_like(b, x) if x is y else None, exact=False, heads=("same",)),
 )
 
 
@@ -172,7 +172,7 @@ def _pow_rules():
             return b.sqrt(stretched(b, x, y))
         return None
 
-    return (Rule("x**small", small), Rule("x**3, x**0.5", derived, exact=False))
+    return (Rule("x**small", small, heads=NUMBER), Rule("x**3, x**0.5", derived, exact=False, heads=NUMBER))
 
 
 # ---- arithmetic --------------------------------------------------------------------------------------------------
@@ -193,14 +193,14 @@ div = elementwise(
     Partials(lambda b, out, x, y: b.div(1.0, y), lambda b, out, x, y: b.neg(b.div(out, y)), singular=True),
     arity=2, dtypes="f", emit=lambda e, x, y: e.div(x, y), numpy=(np.true_divide,), cost=4,
     rules=(
-        Rule("x/1 -> x", lambda b, a, x, y: stretched(b, x, y) if is_number(y, 1) else None),
-        Rule("(-x)/y -> -(x/y)", lambda b, a, x, y: b.neg(b.div(i[0], y)) if (i := made_by(x, "neg")) else None),
+        Rule("x/1 -> x", lambda b, a, x, y: stretched(b, x, y) if is_number(y, 1) else None, heads=NUMBER),
+        Rule("(-x)/y -> -(x/y)", lambda b, a, x, y: b.neg(b.div(i[0], y)) if (i := made_by(x, "neg")) else None, heads=("neg",)),
     ),
     domain=((-4.0, 4.0), (0.5, 3.0)),
 )  # fmt: skip
 neg = elementwise(
     "neg", np.negative, Partials(lambda b, out, x: -1), dtypes="fi", emit=lambda e, x: e.neg(x), numpy=(np.negative,),
-    rules=(Rule("-(-x) -> x", lambda b, a, x: i[0] if (i := made_by(x, "neg")) else None),),
+    rules=(Rule("-(-x) -> x", lambda b, a, x: i[0] if (i := made_by(x, "neg")) else None, heads=("neg",)),),
 )  # fmt: skip
 
 
@@ -311,11 +311,11 @@ def _half_at_ties(compare):
 
 maximum = elementwise(
     "maximum", np.maximum, Partials(*_half_at_ties("gt")), arity=2, dtypes="fi", commutative=True, numpy=(np.maximum,),
-    emit=lambda e, x, y: e.maximum(x, y), rules=(Rule("max(x,x)", lambda b, a, x, y: x if x is y else None),),
+    emit=lambda e, x, y: e.maximum(x, y), rules=(Rule("max(x,x)", lambda b, a, x, y: x if x is y else None, heads=("same",)),),
 )  # fmt: skip
 minimum = elementwise(
     "minimum", np.minimum, Partials(*_half_at_ties("lt")), arity=2, dtypes="fi", commutative=True, numpy=(np.minimum,),
-    emit=lambda e, x, y: e.minimum(x, y), rules=(Rule("min(x,x)", lambda b, a, x, y: x if x is y else None),),
+    emit=lambda e, x, y: e.minimum(x, y), rules=(Rule("min(x,x)", lambda b, a, x, y: x if x is y else None, heads=("same",)),),
 )  # fmt: skip
 
 # ---- comparisons -------------------------------------------------------------------------------------------------
@@ -336,7 +336,7 @@ for _name, _function in (("and_", np.bitwise_and), ("or_", np.bitwise_or), ("xor
     )  # fmt: skip
 not_ = elementwise(
     "not_", np.invert, NONDIFFERENTIABLE, dtypes="ib", emit=lambda e, x: e.not_(x), numpy=(np.invert,),
-    rules=(Rule("~~x -> x", lambda b, a, x: i[0] if (i := made_by(x, "not_")) else None),),
+    rules=(Rule("~~x -> x", lambda b, a, x: i[0] if (i := made_by(x, "not_")) else None, heads=("not_",)),),
 )  # fmt: skip
 shift_left = elementwise(
     "shift_left", np.left_shift, NONDIFFERENTIABLE, arity=2, dtypes="i", emit=lambda e, x, y: e.shl(x, y),

@@ -108,9 +108,9 @@ reduce_sum = fold(
     lambda dtype: 0, "fi", emit=lambda e, acc, x: e.add(acc, x),
     rules=(
         *SHAPE_RULES,
-        Rule("sum(broadcast(x)) -> n*sum(x)", _sum_of_broadcast, exact=False),
-        Rule("sum(sum(x)) -> sum(x)", _sum_of_fold, exact=False),
-        Rule("sum(-x) -> -sum(x)", _sum_of_neg),
+        Rule("sum(broadcast(x)) -> n*sum(x)", _sum_of_broadcast, exact=False, heads=("broadcast",)),
+        Rule("sum(sum(x)) -> sum(x)", _sum_of_fold, exact=False, heads=("reduce_sum",)),
+        Rule("sum(-x) -> -sum(x)", _sum_of_neg, heads=("neg",)),
     ),
 )  # fmt: skip
 

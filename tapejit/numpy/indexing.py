@@ -384,7 +384,7 @@ def argwhere(a):
     return make(np.argwhere(_concrete("np.argwhere", a)))
 
 
-@handles(np.diagonal, np.linalg.diagonal)
+@handles(np.diagonal)
 def diagonal(a, offset=0, axis1=0, axis2=1):
     """As `numpy.diagonal`."""
     x = firm(a)

@@ -14,7 +14,7 @@ import numpy as np
 from ..array import REDUCERS, Array, handles, make
 from ..errors import ArgumentTypeError, located
 from ..promote import BOOL, F64, I64, apply1, asarray, call, cast, common_dtype, operand, operand_array, select, truth
-from .common import UNSET, all_axes, broadcast, firm, joined, one_axis, part, refuse, reshaped
+from .common import UNSET, all_axes, broadcast, firm, joined, one_axis, refuse, reshaped
 
 
 def _kept(shape, axes):

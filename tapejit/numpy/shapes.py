@@ -15,7 +15,18 @@ from ..array import Array, handles
 from ..errors import ArgumentError, located
 from ..promote import apply1, asarray, cast, common_dtype, operand_array
 from .common import (
-    UNSET, all_axes, broadcast, check_order, firm, joined, one_axis, part, permuted, refuse, reshaped, static_shape,
+    UNSET,
+    all_axes,
+    broadcast,
+    check_order,
+    firm,
+    joined,
+    one_axis,
+    part,
+    permuted,
+    refuse,
+    reshaped,
+    static_shape,
     taken,
 )  # fmt: skip
 

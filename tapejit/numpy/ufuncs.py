@@ -19,6 +19,7 @@ from ..errors import DTypeError, IntegerPowerError, located
 from ..promote import BOOL, F64, apply1, asarray, call, cast, common_dtype, operand, operand_array, select, truth
 from .common import UNSET, firm, refuse
 
+
 def in_dtype(name, dtype, xs):
     """Operands cast for `dtype=`; as in NumPy a cast between kinds (float to int) is a TypeError."""
     dtype = np.dtype(dtype)

@@ -1,0 +1,155 @@
+"""The exponential family: exp, exp2, expm1, sinh, cosh, tanh, logistic.
+
+In: a builder and the argument. Out: the value of the function. All start from Cody & Waite's reduction
+x = n log 2 + r, |r| <= log(2)/2, n log 2 being subtracted in two parts by FMA (the first difference is exact), a
+minimax polynomial in r, and 2**n put into the exponent bits.
+(Cody & Waite, Software Manual for the Elementary Functions, 1980; Muller, Elementary Functions, chapters 5 and 11.)
+"""
+
+from . import tables as t
+from .builder import bits_of
+
+
+def exp(b, x):
+    """exp(x); below the least normal number the result is rounded once, in the final scaling."""
+    x = _clamp(b, x, (-746.0, 710.0), (-104.0, 89.0))
+    shifted, n = _nearest(b, x, _of(b, "INV_LN2")[0])
+    r, _ = _reduce(b, x, n)
+    return _scale(b, 1.0 + b.fma(r * r, b.horner(r, _of(b, "EXP")), r), shifted)
+
+
+def exp2(b, x):
+    """2**x = 2**n 2**r; r = x - n is exact, so powers of two are."""
+    x = _clamp(b, x, (-1076.0, 1025.0), (-151.0, 129.0))
+    shifted, n = _nearest(b, x, 1.0)
+    r = x - n
+    high, low = _of(b, "LN2_FULL")
+    tail = b.fma(r * r, b.horner(r, _of(b, "EXP2")), r * low)
+    return _scale(b, 1.0 + b.fma(r, b.constant(high), tail), shifted)
+
+
+def expm1(b, x):
+    """2**n (1 + expm1(r)) - 1, summed as (2**n - 1) + 2**n r + ... with the error of each large sum carried along."""
+    high, low = _half_expm1(b, _clamp(b, x, (-50.0, 710.0), (-30.0, 89.0)))
+    return b.select(b.abs(x) < (2.0**-54 if b.double else 2.0**-25), x, 2.0 * (high + low))
+
+
+def tanh(b, x):
+    """e / (e + 1) with e = expm1(2|x|) / 2 carried in two parts; one division, corrected by its remainder."""
+    a = b.minimum(b.abs(x), 22.0 if b.double else 10.0)
+    high, low = b.fast_two_sum(*_half_expm1(b, a + a))
+    denominator, rest = b.fast_two_sum(b.constant(1.0), high)
+    y = _quotient(b, high, low, denominator, rest + low)
+    return b.copysign(b.select(a < (2.0**-27 if b.double else 2.0**-13), a, y), x)
+
+
+def sinh(b, x):
+    """With a = 2**(n-2), c = 2**(-n-2): sinh(x) / 2 = (a - c) cosh(r) + (a + c) sinh(r)."""
+    difference, total, r, r_low, sinh_tail, cosh_tail = _hyperbolic_parts(b, b.abs(x))
+    product, product_low = b.two_product(total, r)
+    high, low = b.fast_two_sum(difference, product)
+    tail = b.fma(total, sinh_tail + r_low, b.fma(difference, cosh_tail, product_low))
+    y = 2.0 * (high + (low + tail))
+    return b.copysign(b.select(b.abs(x) < (2.0**-27 if b.double else 2.0**-13), b.abs(x), y), x)
+
+
+def cosh(b, x):
+    """With a = 2**(n-2), c = 2**(-n-2): cosh(x) / 2 = (a + c) cosh(r) + (a - c) sinh(r)."""
+    difference, total, r, r_low, sinh_tail, cosh_tail = _hyperbolic_parts(b, b.abs(x))
+    tail = b.fma(total, cosh_tail, difference * (r + (sinh_tail + r_low)))
+    return 2.0 * (total + tail)
+
+
+def logistic(b, x):
+    """1 / (1 + exp(-x)), and for x < 0 exp(x) / (1 + exp(x)): with |x| both tails keep their relative accuracy."""
+    negative = x < 0.0
+    a = _clamp(b, -b.abs(x), (-746.0, 710.0), (-104.0, 89.0))
+    shifted, n = _nearest(b, a, _of(b, "INV_LN2")[0])
+    r, r_low = _reduce(b, a, n)
+    high, low = b.fast_two_sum(b.constant(1.0), r)
+    low = low + b.fma(r * r, b.horner(r, _of(b, "EXP")), r_low)
+    denominator, rest = b.fast_two_sum(b.constant(1.0), _scale(b, high, shifted))
+    rest = rest + _scale(b, low, shifted)
+    y = _quotient(b, b.select(negative, high, 1.0), b.select(negative, low, 0.0), denominator, rest)
+    return b.select(negative, _scale(b, y, shifted), y)
+
+
+def _of(b, name):
+    return getattr(t, name if b.double else name + "_F32")
+
+
+def _clamp(b, x, double, single):
+    low, high = double if b.double else single
+    return b.minimum(b.maximum(x, low), high)
+
+
+def _nearest(b, x, factor):
+    """n = round(x * factor), and the sum whose low bits hold n + 2 * bias (even for a negative n a positive number)."""
+    magic = b.format.magic + 2 * b.format.bias
+    shifted = b.fma(x, b.constant(factor), magic) if factor != 1.0 else x + magic
+    return shifted, shifted - magic
+
+
+def _reduce(b, x, n):
+    """x - n log 2 in two parts."""
+    high, low = _of(b, "LN2_FULL")
+    first = b.fma(n, b.constant(-high), x)
+    r = b.fma(n, b.constant(-low), first)
+    return r, b.fma(n, b.constant(-low), first - r)
+
+
+def _scale(b, y, shifted):
+    """y * 2**n in two factors, as neither 2**n nor the product need be a normal number."""
+    i = b.bits(shifted)
+    half = i >> 1
+    mantissa = b.format.mantissa
+    return y * b.from_bits(half << mantissa) * b.from_bits((i - half) << mantissa)
+
+
+def _power(b, shifted, lower):
+    """2**(n - lower) as a normal number."""
+    return b.from_bits((b.bits(shifted) - (b.format.bias + lower)) << b.format.mantissa)
+
+
+def _half_expm1(b, x):
+    """expm1(x) / 2 in two parts; the half keeps 2**n in range."""
+    shifted, n = _nearest(b, x, _of(b, "INV_LN2")[0])
+    r, r_low = _reduce(b, x, n)
+    scale = _power(b, shifted, 1)
+    tail = b.fma(r * r, b.horner(r, _of(b, "EXP")), r_low)
+    high, low = b.two_sum(scale - 0.5, scale * r)
+    return high, b.fma(scale, tail, low)
+
+
+def _hyperbolic_parts(b, a):
+    """(a - c, a + c, r in two parts, sinh(r) - r, cosh(r) - 1) for a = 2**(n-2), c = 2**(-n-2), n >= 0."""
+    a = b.minimum(a, 712.0 if b.double else 90.0)
+    shifted, n = _nearest(b, a, _of(b, "INV_LN2")[0])
+    r, r_low = _reduce(b, a, n)
+    up = _power(b, shifted, 2)
+    # 2**(-n-2) from the same bits: exponents add up to 2 * bias - 4; beyond n = 60 it no longer counts.
+    down_bits = bits_of(1.0, b.format) * 2 - (4 << b.format.mantissa)
+    down = b.select(n > 60.0, 0.0, b.from_bits(down_bits - b.bits(up)))
+    z = r * r
+    sinh_tail = r * z * b.horner(z, _of(b, "SINH"))
+    cosh_tail = b.fma(z * z, b.horner(z, _of(b, "COSH")), 0.5 * z)
+    return up - down, up + down, r, r_low, sinh_tail, cosh_tail
+
+
+def _quotient(b, high, low, denominator, denominator_low):
+    """(high + low) / (denominator + denominator_low) by one division and the remainder it leaves."""
+    inverse = 1.0 / denominator
+    q = high * inverse
+    remainder = b.fma(-q, denominator, high) + b.fma(-q, denominator_low, low)
+    return b.fma(remainder, inverse, q)
+
+
+FUNCTIONS = {
+    "exp": exp,
+    "exp2": exp2,
+    "expm1": expm1,
+    "sinh": sinh,
+    "cosh": cosh,
+    "tanh": tanh,
+    "logistic": logistic,
+}
