@@ -92,7 +92,7 @@ class Plan:
             if kind == "guard":
                 out.add(self.base(node.operands[0]))
             elif kind == "contract":
-                out.update([blas.source(o) for o in node.operands])
+                out.update([self.base(blas.source(o)) for o in node.operands])
         return {v for v in out if type(v) is not Constant and v.node is not None}
 
     def uses(self):

@@ -9,7 +9,7 @@ it is kept or computed again is decided when kernels are made. Elementwise stret
 
 Cotangents that come out of a `where`, a slice or a gather hold exact structural zeros; along their path an
 operation with a singular partial (sqrt at 0) multiplies with a strong zero, so that the branch not taken gives 0, not
-0 * inf = NaN.
+0 * inf = NaN. How strong: see `Op.masks`.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from .analysis import depends
 from .build import Builder
 from .diagonal import pull, stretches
 from .graph import Constant, Graph
+from .types import tensor
 
 
 def backward(graph: Graph, active) -> Graph:
@@ -54,7 +55,7 @@ def transpose_into(b: Builder, graph: Graph, env: dict, active, seeds):
     for result, seed in zip(graph.results, seeds):
         if seed is not None and result in on:
             pending.setdefault(result, []).append(seed)
-    masked = set()  # values of `graph` whose cotangent holds structural zeros
+    masked = {}  # values of `graph` whose cotangent holds structural zeros -> why, see Op.masks
     root, members = stretches(graph, on)
     exits = {}  # root of an elementwise stretch -> (value where it is left, cotangent there, strong)
 
@@ -73,7 +74,7 @@ def transpose_into(b: Builder, graph: Graph, env: dict, active, seeds):
         if not any([r in pending for r in node.results]):
             continue
         b.at(node, "vjp")
-        strong = any([r in masked for r in node.results])
+        strong = max([masked.get(r, 0) for r in node.results])
         cts = [total(b, pending.pop(r, None)) for r in node.results]
         if node.results[0] in root:
             exits.setdefault(root[node.results[0]], []).append((node.results[0], cts[0], strong))
@@ -85,8 +86,7 @@ def transpose_into(b: Builder, graph: Graph, env: dict, active, seeds):
         for operand, ct, want in zip(node.operands, contributions, wanted):
             if want and ct is not None:
                 pending.setdefault(operand, []).append(ct)
-                if strong or node.op.masks:
-                    masked.add(operand)
+                masked[operand] = max(masked.get(operand, 0), strong, node.op.masks)
     for p in graph.params:
         settle(p)
     b.loc, b.tag = None, "vjp"
@@ -97,7 +97,63 @@ def total(b: Builder, contributions):
     """The sum of the contributions, in order; None if there are none."""
     if contributions is None:
         return None
+    if len(contributions) > 2:
+        contributions = merge_pads(b, contributions)
     out = None
     for ct in contributions:
         out = b.accumulate(out, ct)
+    return out
+
+
+def merge_pads(b: Builder, contributions) -> list:
+    """Join contributions that are zero but for disjoint blocks (what slices and `x[i]` leave) by concatenation.
+
+    A Python loop over the n elements of an array would otherwise sum n arrays of n elements.
+    """
+    blocks, others = {}, []
+    for ct in contributions:
+        node = ct.node
+        if node is None or node.op.name != "pad" or any(node.attrs["interior"]) or ct.type.size == 0:
+            others.append(ct)
+            continue
+        block = node.operands[0]
+        where = tuple([(low, low + n) for low, n in zip(node.attrs["low"], block.shape)])
+        if where in blocks:
+            blocks[where] = b.add(blocks[where], block)
+        else:
+            blocks[where] = block
+    if len(blocks) < 3:
+        return contributions
+    shape, dtype = contributions[0].shape, contributions[0].dtype
+    for axis in reversed(range(len(shape))):
+        blocks = _join(b, blocks, axis, dtype)
+    for where, block in blocks.items():
+        low = tuple([start for start, _ in where])
+        high = tuple([n - stop for n, (_, stop) in zip(shape, where)])
+        padded = b.pad(block, low=low, high=high, interior=(0,) * len(shape)) if any(low) or any(high) else block
+        others.append(padded)
+    return others
+
+
+def _join(b, blocks, axis, dtype):
+    """Concatenate along an axis the blocks that agree in all other axes and do not overlap; gaps become zeros."""
+    rows = {}
+    for where, block in blocks.items():
+        rows.setdefault(where[:axis] + where[axis + 1 :], []).append((where[axis], block))
+    out = {}
+    for rest, row in rows.items():
+        row.sort(key=lambda item: item[0])
+        spans = [span for span, _ in row]
+        if len(row) == 1 or any([a[1] > z[0] for a, z in zip(spans, spans[1:])]):
+            for span, block in row:
+                out[rest[:axis] + (span,) + rest[axis:]] = block
+            continue
+        parts, at = [], spans[0][0]
+        for (start, stop), block in row:
+            if start > at:
+                gap = block.shape[:axis] + (start - at,) + block.shape[axis + 1 :]
+                parts.append(b.zeros(tensor(dtype, gap)))
+            parts.append(block)
+            at = stop
+        out[rest[:axis] + ((spans[0][0], at),) + rest[axis:]] = b.concatenate(*parts, axis=axis)
     return out

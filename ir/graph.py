@@ -11,7 +11,6 @@ merged; `node.tag` says which transforms made the node ("" recorded from user co
 
 from __future__ import annotations
 
-import hashlib
 import struct
 
 from .types import Type
@@ -114,6 +113,8 @@ class Graph:
 
 
 def _digest(graph: Graph) -> str:
+    import hashlib  # loads OpenSSL: not when tapejit is imported
+
     numbers = {value: i for i, value in enumerate(graph.params)}
     hasher = hashlib.blake2b(digest_size=16)
     write = hasher.update

@@ -27,11 +27,17 @@ opaque; Python numbers may stand for constants of the other operand's type.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from .graph import Value
+
 KINDS = ("elementwise", "reduce", "movement", "indexing", "contract", "create", "library", "region", "guard")
+
+
+UNUSED, NOT_TAKEN = 1, 2  # why a cotangent holds structural zeros, see Op.masks
 
 
 class Derivative:
@@ -43,7 +49,7 @@ class Derivative:
     def jvp(self, b, node, xs, ys, tangents):
         raise NotImplementedError
 
-    def vjp(self, b, node, xs, ys, cts, wanted, strong=False):
+    def vjp(self, b, node, xs, ys, cts, wanted, strong=0):
         raise NotImplementedError
 
 
@@ -55,7 +61,7 @@ class Nondifferentiable(Derivative):
     def jvp(self, b, node, xs, ys, tangents):
         return (None,) * len(ys)
 
-    def vjp(self, b, node, xs, ys, cts, wanted, strong=False):
+    def vjp(self, b, node, xs, ys, cts, wanted, strong=0):
         return (None,) * len(xs)
 
 
@@ -67,10 +73,12 @@ class Partials(Derivative):
 
     singular: a partial may be infinite or NaN at a point of the domain's border (sqrt at 0). Where the cotangent is
     an exact zero that a `where`, slice or gather put there, such a product is zero, not NaN (a strong zero).
+    unbounded: a partial may be infinite elsewhere (exp of 1000, a factor that is infinite); the same, but only in the
+    branch that a `where` did not take.
     """
 
-    def __init__(self, *rules: Callable | None, singular=False):
-        self.rules, self.singular = rules, singular
+    def __init__(self, *rules: Callable | None, singular=False, unbounded=False):
+        self.rules, self.guarded = rules, UNUSED if singular else NOT_TAKEN if unbounded else math.inf
 
     def jvp(self, b, node, xs, ys, tangents):
         total = None
@@ -81,7 +89,7 @@ class Partials(Derivative):
                     total = b.accumulate(total, b.scale(partial, tangent))
         return (None if total is None else b.broadcast_to(total, ys[0].shape),)
 
-    def vjp(self, b, node, xs, ys, cts, wanted, strong=False):
+    def vjp(self, b, node, xs, ys, cts, wanted, strong=0):
         (ct,) = cts
         out = []
         for rule, x, want in zip(self.rules, xs, wanted):
@@ -89,8 +97,11 @@ class Partials(Derivative):
             if partial is None:
                 out.append(None)
                 continue
-            if strong and self.singular:
-                term = b.select(b.eq(ct, 0.0), 0.0, b.scale(partial, ct))
+            if strong >= self.guarded and isinstance(partial, Value):
+                # The partial is masked, not the product: where it is finite, the term stays linear in ct, and its
+                # own derivative right where ct happens to be zero.
+                dead = b.and_(b.eq(ct, 0.0), b.not_(b.isfinite(partial)))
+                term = b.mul(b.select(dead, 0.0, partial), ct)
             elif getattr(partial, "shape", ()) == x.shape != ct.shape:
                 out.append(b.scale(partial, b.sum_to(ct, x.shape)))  # sum before the product: less work
                 continue
@@ -120,7 +131,7 @@ class Linear(Derivative):
             inputs[i] = b.zeros(xs[i].type) if tangents[i] is None else tangents[i]
         return b.apply(node.op, inputs, node.attrs)
 
-    def vjp(self, b, node, xs, ys, cts, wanted, strong=False):
+    def vjp(self, b, node, xs, ys, cts, wanted, strong=0):
         out = [None] * len(xs)
         for i in self._linear(len(xs)):
             if wanted[i]:
@@ -150,7 +161,7 @@ class Explicit(Derivative):
     def jvp(self, b, node, xs, ys, tangents):
         return self._jvp(b, node, xs, ys, tangents)
 
-    def vjp(self, b, node, xs, ys, cts, wanted, strong=False):
+    def vjp(self, b, node, xs, ys, cts, wanted, strong=0):
         return self._vjp(b, node, xs, ys, cts, wanted)
 
 
@@ -185,7 +196,8 @@ class Op:
     numpy: the NumPy functions that this record implements as they are.
     dtypes: what operands may be: letters of "f" float, "i" integer, "b" bool.
     domain: sampling interval per operand for the generated tests; kinks: points excluded there, tested apart.
-    masks: its transpose puts exact structural zeros into the cotangent (select, slice, gather).
+    masks: its transpose puts exact structural zeros into the cotangent, of elements UNUSED (slice, gather) or of a
+        branch NOT_TAKEN (select); 0 if it does not.
     """
 
     name: str
@@ -201,7 +213,7 @@ class Op:
     result: str = "same"
     rules: tuple[Rule, ...] = ()
     commutative: bool = False
-    masks: bool = False
+    masks: int = 0
     identity: Any = None
     cost: int = 1
     domain: tuple = ()

@@ -12,7 +12,6 @@ function is recorded, since the result could not follow the inputs.
 
 from __future__ import annotations
 
-import difflib
 import operator
 
 import numpy as np
@@ -44,8 +43,10 @@ def _name(function):
 
 def unsupported(function):
     """The error for a function that we do not have, with the nearest that we do."""
+    import difflib
+
     name = _name(function)
-    known = sorted({_name(f) for f in HANDLERS})
+    known = sorted({_name(f) for f in HANDLERS if not isinstance(f, tuple)})
     near = difflib.get_close_matches(name, known, 3, 0.6)
     hint = f"the nearest that exist: {', '.join(near)}" if near else "see tapejit.numpy for those that exist"
     return located(
@@ -74,7 +75,10 @@ def _unary(function):
 
 def _method(function):
     def method(self, *args, **kwargs):
-        return HANDLERS[function](self, *args, **kwargs)
+        ours = HANDLERS.get(function)
+        if ours is None:
+            raise unsupported(function)
+        return ours(self, *args, **kwargs)
 
     method.__name__, method.__doc__ = function.__name__, f"As `numpy.ndarray.{function.__name__}`."
     return method
@@ -228,6 +232,10 @@ class Array:
             ours = REDUCERS.get(ufunc)
         else:
             ours = HANDLERS.get((ufunc, method))
+        if ours is None and method == "__call__":
+            from .scipy import resolve
+
+            ours = resolve(ufunc)
         if ours is None:
             raise unsupported(ufunc if method == "__call__" else getattr(ufunc, method))
         out = kwargs.get("out")

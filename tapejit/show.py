@@ -61,6 +61,30 @@ def paths_of(function, args, kwargs):
         stack.extend([(child, depth + 1, e) for e, child in reversed(path.edges.items())])
 
 
+def code_lines(stats) -> list[str]:
+    """The kernels with their loops and costs, memory, and where compile time went."""
+    ms = stats.compile_ms
+    total = sum([t for t in ms.values()])
+    lines = [
+        f"compiled in {total:.1f} ms ({', '.join(f'{k} {t:.1f}' for k, t in ms.items())})"
+        f"{', code shared with an equal graph' if stats.cached else ''}; {len(stats.kernels)} kernels, "
+        f"{stats.library_calls} library calls, arena {stats.arena_bytes} bytes, machine code {stats.code_bytes} bytes"
+    ]
+    for k in stats.kernels:
+        loops = " x ".join(map(str, k["loops"])) or "straight line"
+        lines.append(
+            f"  {k['name']}  loops {loops}; {k['loads']} loads, {k['stores']} stores, {k['bytes']} bytes, "
+            f"{k['operations']} operations; fused from: {_brief(k['fused'])}"
+        )
+    return lines
+
+
+def _brief(names, most=12):
+    names = [names] if isinstance(names, (str, int)) else list(names)
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(map(str, names[:most])) + more
+
+
 def explain(function, args, kwargs) -> str:
     """What is compiled for these arguments, in words and figures; see `Function.explain`."""
     code = compiled(function, args, kwargs)
@@ -76,7 +100,7 @@ def explain(function, args, kwargs) -> str:
     if program.connected is not None and not all(program.connected):
         missing = [i for i, on in enumerate(program.connected) if not on]
         lines.append(f"  the result does not depend on differentiated input(s) {missing}: their gradient is zero or None")
-    lines += ["  " + line for line in code.explain().splitlines()]
+    lines += ["  " + line for line in code_lines(code.stats)]
     guards = [n for n in graph.nodes if n.op.kind == "guard"]
     for i, g in enumerate(guards):
         lines.append(f"  guard {i}: saw {g.attrs['seen']!r} at {describe(g.loc)}")

@@ -20,7 +20,7 @@ format, subnormals and huge arguments included; special values as in C99 Annex F
 
 from functools import lru_cache
 
-from . import exponential, logarithmic
+from . import exponential, logarithmic, power, trigonometric
 from .builder import FORMATS, Builder, literal
 
 UNARY = (
@@ -31,7 +31,7 @@ BINARY = ["pow", "atan2", "hypot"]
 ARITY = {**dict.fromkeys(UNARY, 1), **dict.fromkeys(BINARY, 2)}
 NAMES = tuple(ARITY)
 
-OURS = {**exponential.FUNCTIONS, **logarithmic.FUNCTIONS}
+OURS = {**exponential.FUNCTIONS, **logarithmic.FUNCTIONS, **power.FUNCTIONS, **trigonometric.FUNCTIONS}
 VECTORIZED = frozenset((name, dtype) for name in OURS for dtype in FORMATS)
 
 

@@ -166,6 +166,7 @@ def polynomials():
         ) / z if z else -2 / mpmath.sqrt(PI) / 3
 
     quarter = PI / 4 * (1 + mpf(2) ** -20)
+    wide = PI / 2 * mpf(9) / 16
     s_max = (mpmath.sqrt(2) - 1) / (mpmath.sqrt(2) + 1) * (1 + mpf(2) ** -20)
     tail_weight = lambda x: x**2
     plan = [
@@ -179,6 +180,10 @@ def polynomials():
         ("ASIN", "(asin(x) - x) / x**3 in x**2", asin_tail, lambda z: z, 0, mpf(1) / 4, 12, 4),
         ("ATAN", "(atan(x) - x) / x**3 in x**2", atan_tail, lambda z: z, 0, mpf(1) / 4, 12, 4),
         ("EXP2", "(2**x - 1 - x log 2) / x**2", exp2_tail, tail_weight, -mpf(1) / 2, mpf(1) / 2, 9, 4),
+        ("EXP_SHORT", "(exp(r) - 1 - r) / r**2", exp_tail, tail_weight, -HALF_LN2, HALF_LN2, 5, None),
+        ("POW_LOG_SHORT", "(log(1 + r) - r + r**2/2) / r**3", log1p_tail, tail_weight, -1 / mpf(128), 1 / mpf(128), 2, None),
+        ("SIN_SHORT", "(sin(r) - r) / r**3 in r**2", sin_tail, lambda z: z, 0, wide**2, 2, None),
+        ("COS_SHORT", "(cos(r) - 1 + r**2/2) / r**4 in r**2", cos_tail, lambda z: z**2, 0, wide**2, 2, None),
         ("CBRT_ESTIMATE", "m**(-1/3)", lambda m: m ** (-mpf(1) / 3), lambda m: m ** (mpf(1) / 3), 1, 2, 4, 3),
     ]
     for name, what, f, weight, a, b, degree, degree_f32 in plan:
@@ -204,51 +209,47 @@ def constants():
     yield "CBRT_SCALE", "2**(0/3), 2**(1/3), 2**(2/3)", tuple(float(mpf(2) ** (mpf(k) / 3)) for k in range(3))
 
 
-TWO_OVER_PI_BLOCKS = 972
-TWO_OVER_PI_BLOCKS_F32 = 14
+LOG_CELLS = 128
+LOG_START = (1 + mpf(54) / 128) / 2
 
 
 def two_over_pi():
-    """2**k * 2/pi mod 4 for k = 0 .. 971, in fixed point: multiples of 2**-49, 2**-100, 2**-151, and the rest."""
-    columns = ([], [], [], [])
+    """2**(16 j) * 2/pi mod 4, j = 0 .. 60, in fixed point: multiples of 2**-49, 2**-100, 2**-151, and the rest."""
+    return _fixed_point_two_over_pi([16 * j for j in range(61)], (49, 100, 151, 260))
+
+
+def two_over_pi_f32():
+    """2**j * 2/pi mod 4, j = 0 .. 104, in fixed point: a multiple of 2**-27 (times 24 bits exact), and the rest."""
+    return _fixed_point_two_over_pi(range(105), (27, 110))
+
+
+def _fixed_point_two_over_pi(exponents, positions):
+    columns = [[] for _ in positions]
     with mpmath.workprec(1500):
-        for k in range(TWO_OVER_PI_BLOCKS):
-            value = mpmath.fmod(mpf(2) ** k * 2 / PI, 4)
-            for column, bits in zip(columns, (49, 100, 151, 210)):
-                part = mpmath.nint(value * mpf(2) ** bits) / mpf(2) ** bits
+        for exponent in exponents:
+            value = mpmath.fmod(mpf(2) ** exponent * 2 / PI, 4)
+            for column, bits in zip(columns, positions):
+                part = mpf(float(mpmath.nint(value * mpf(2) ** bits) / mpf(2) ** bits))
                 column.append(float(part))
                 value -= part
     return columns
 
 
-def two_over_pi_f32():
-    """2**(8 k) * 2/pi mod 4 in fixed point: a multiple of 2**-18 (so that 24 + 8 bits times it is exact), the rest."""
-    columns = ([], [])
-    with mpmath.workprec(400):
-        for k in range(TWO_OVER_PI_BLOCKS_F32):
-            value = mpmath.fmod(mpf(2) ** (8 * k) * 2 / PI, 4)
-            high = mpmath.nint(value * mpf(2) ** 18) / mpf(2) ** 18
-            columns[0].append(float(high))
-            columns[1].append(float(value - high))
-    return columns
+def log_table():
+    """For 128 cells of [LOG_START, 2 LOG_START): c ~ 1/m in 9 bits, -log(c) as a multiple of 2**-42, and the rest.
 
-
-def log_table(bits=7):
-    """For m in [1, 2) cut in 2**bits pieces: c ~ 1/m with few bits, and -log(c) as a multiple of 2**-42 plus the rest.
-
-    The cell is that of i = mantissa's top bits; from sqrt 2 upwards m is halved, so that cells next to 1 have c = 1.
+    Cells are 1/256 wide below 1, 1/128 above; the two beside 1 have c = 1, so that log keeps its relative accuracy.
     """
-    count = 2**bits
     columns = ([], [], [])
-    for i in range(count):
-        low, high = 1 + mpf(i) / count, 1 + mpf(i + 1) / count
-        if low >= mpmath.sqrt(2):
-            low, high = low / 2, high / 2
-        c = mpf(1) if i in (0, count - 1) else mpmath.nint(2 / (low + high) * 2**9) / mpf(2) ** 9
+    low = LOG_START
+    for _ in range(LOG_CELLS):
+        high = low + (mpf(1) / 256 if low < 1 else mpf(1) / 128)
+        c = mpf(1) if 1 in (low, high) else mpmath.nint(2 / (low + high) * 2**9) / mpf(2) ** 9
         value = -mpmath.log(c)
         head = mpmath.nint(value * mpf(2) ** 42) / mpf(2) ** 42
         for column, part in zip(columns, (c, head, value - head)):
             column.append(float(part))
+        low = high
     return columns
 
 
@@ -270,7 +271,11 @@ def main():
     for name, what, values, error in polynomials():
         out.append(f"# {what}; largest weighted error 2**{float(mpmath.log(error, 2)):.1f}.\n{name} = {text_of(values)}\n")
         print(name, len(values), float(mpmath.log(error, 2)), flush=True)
-    for name, make in (("LOG_TABLE", log_table), ("TWO_OVER_PI_F32", two_over_pi_f32)):
+    for name, make in (
+        ("LOG_TABLE", log_table),
+        ("TWO_OVER_PI", two_over_pi),
+        ("TWO_OVER_PI_F32", two_over_pi_f32),
+    ):
         out.append(f"# {' '.join(make.__doc__.split())}")
         out.append(f"{name} = (\n" + "\n".join("    " + text_of(c).replace("\n", "\n    ") + "," for c in make()) + "\n)\n")
     Path(__file__).with_name("tables.py").write_text("\n".join(out))

@@ -45,7 +45,8 @@ def tanh(b, x):
 
 def sinh(b, x):
     """With a = 2**(n-2), c = 2**(-n-2): sinh(x) / 2 = (a - c) cosh(r) + (a + c) sinh(r)."""
-    difference, total, r, r_low, sinh_tail, cosh_tail = _hyperbolic_parts(b, b.abs(x))
+    up, down, r, r_low, sinh_tail, cosh_tail = _hyperbolic_parts(b, b.abs(x))
+    difference, total = up - down, up + down
     product, product_low = b.two_product(total, r)
     high, low = b.fast_two_sum(difference, product)
     tail = b.fma(total, sinh_tail + r_low, b.fma(difference, cosh_tail, product_low))
@@ -55,9 +56,9 @@ def sinh(b, x):
 
 def cosh(b, x):
     """With a = 2**(n-2), c = 2**(-n-2): cosh(x) / 2 = (a + c) cosh(r) + (a - c) sinh(r)."""
-    difference, total, r, r_low, sinh_tail, cosh_tail = _hyperbolic_parts(b, b.abs(x))
-    tail = b.fma(total, cosh_tail, difference * (r + (sinh_tail + r_low)))
-    return 2.0 * (total + tail)
+    up, down, r, r_low, sinh_tail, cosh_tail = _hyperbolic_parts(b, b.abs(x))
+    tail = b.fma(up + down, cosh_tail, (up - down) * (r + (sinh_tail + r_low)))
+    return 2.0 * (up + (down + tail))
 
 
 def logistic(b, x):
@@ -67,7 +68,7 @@ def logistic(b, x):
     shifted, n = _nearest(b, a, _of(b, "INV_LN2")[0])
     r, r_low = _reduce(b, a, n)
     high, low = b.fast_two_sum(b.constant(1.0), r)
-    low = low + b.fma(r * r, b.horner(r, _of(b, "EXP")), r_low)
+    high, low = b.fast_two_sum(high, low + b.fma(r * r, b.horner(r, _of(b, "EXP")), r_low))
     denominator, rest = b.fast_two_sum(b.constant(1.0), _scale(b, high, shifted))
     rest = rest + _scale(b, low, shifted)
     y = _quotient(b, b.select(negative, high, 1.0), b.select(negative, low, 0.0), denominator, rest)
@@ -122,8 +123,8 @@ def _half_expm1(b, x):
 
 
 def _hyperbolic_parts(b, a):
-    """(a - c, a + c, r in two parts, sinh(r) - r, cosh(r) - 1) for a = 2**(n-2), c = 2**(-n-2), n >= 0."""
-    a = b.minimum(a, 712.0 if b.double else 90.0)
+    """(a, c, r in two parts, sinh(r) - r, cosh(r) - 1) for a = 2**(n-2), c = 2**(-n-2), n >= 0."""
+    a = b.minimum(a, 710.5 if b.double else 89.5)
     shifted, n = _nearest(b, a, _of(b, "INV_LN2")[0])
     r, r_low = _reduce(b, a, n)
     up = _power(b, shifted, 2)
@@ -133,7 +134,7 @@ def _hyperbolic_parts(b, a):
     z = r * r
     sinh_tail = r * z * b.horner(z, _of(b, "SINH"))
     cosh_tail = b.fma(z * z, b.horner(z, _of(b, "COSH")), 0.5 * z)
-    return up - down, up + down, r, r_low, sinh_tail, cosh_tail
+    return up, down, r, r_low, sinh_tail, cosh_tail
 
 
 def _quotient(b, high, low, denominator, denominator_low):

@@ -34,7 +34,7 @@ def log1p(b, x):
     """log(u + e) where u + e = 1 + x exactly; e enters to first order, and is 0 where 1 + x needs no splitting."""
     u, e = b.two_sum(b.constant(1.0), x)
     y = _log_of_sum(b, u, e)
-    y = b.select(x < 1e300 if b.double else x < 1e38, y, x)
+    y = b.select(x < float("inf"), y, x)
     y = b.select(x > -1.0, y, b.select(x.eq(-1.0), float("-inf"), b.select(x < -1.0, float("nan"), x)))
     return b.copysign(y, x)
 
@@ -50,18 +50,18 @@ def _split(b, x):
     tiny = x < 2.0 ** (1 - fmt.bias)
     x = b.select(tiny, x * 2.0**up, x)
     base = b.select(tiny, float(-up - fmt.bias), float(-fmt.bias))
-    return _exponent_and_mantissa(b, x, base)
+    k, m, _ = exponent_and_mantissa(b, x, fmt, SQRT_HALF)
+    return k + base, m
 
 
-def _exponent_and_mantissa(b, x, base):
-    fmt = b.format
-    root = bits_of(SQRT_HALF, fmt)
-    i = b.bits(x) + (bits_of(1.0, fmt) - root)
+def exponent_and_mantissa(b, x, fmt, start):
+    """(k + bias as a float, m in [start, 2 start), bits of m above those of start), x = 2**k m, for x > 0 normal."""
+    first = bits_of(start, fmt)
+    i = b.bits(x) + (bits_of(1.0, fmt) - first)
     # The exponent becomes a float by writing it under the exponent of 2**mantissa.
-    two = bits_of(2.0**fmt.mantissa, fmt)
-    k = (b.from_bits((i >> fmt.mantissa) | two) - 2.0**fmt.mantissa) + base
-    m = b.from_bits((i & ((1 << fmt.mantissa) - 1)) + root)
-    return k, m
+    k = b.from_bits((i >> fmt.mantissa) | bits_of(2.0**fmt.mantissa, fmt)) - 2.0**fmt.mantissa
+    field = i & ((1 << fmt.mantissa) - 1)
+    return k, b.from_bits(field + first), field
 
 
 def _log_mantissa(b, f):
@@ -92,9 +92,10 @@ def _log_base(b, x, unit, unit_low, scale, scale_low):
 
 def _log_of_sum(b, u, e):
     """log(u + e) for u > 0 normal and |e| at most half an ulp of u."""
-    k, m = _exponent_and_mantissa(b, u, float(-b.format.bias))
-    # 2**-k from the bits of u and m, for k small enough that e counts.
     fmt = b.format
+    k, m, _ = exponent_and_mantissa(b, u, fmt, SQRT_HALF)
+    k = k - float(fmt.bias)
+    # 2**-k from the bits of u and m, for k small enough that e counts.
     scale = b.from_bits((b.bits(m) - b.bits(u)) + bits_of(1.0, fmt))
     scale = b.select(u < 2.0 ** (fmt.mantissa + 2), scale, 0.0)
     f, f_low = b.two_sum(m - 1.0, e * scale)

@@ -156,9 +156,9 @@ def _slice_rules(b, attrs, x):
     if inner := made_by(x, "slice"):
         at, by = inner.attrs["start"], inner.attrs["step"]
         source = inner.operands[0]
-        first = tuple(a + s * k for a, s, k in zip(at, start, by))
-        stride = tuple(s * k for s, k in zip(step, by))
         lengths = tuple(map(slice_length, start, stop, step))
+        first = tuple(a + s * k if n else 0 for a, s, k, n in zip(at, start, by, lengths))
+        stride = tuple(s * k for s, k in zip(step, by))
         end = tuple(f + (n - 1) * s + 1 if n else f for f, n, s in zip(first, lengths, stride))
         return b.slice(source, start=first, stop=end, step=stride)
     if (inner := made_by(x, "broadcast")) and inner.operands[0].ndim == 0:

@@ -56,7 +56,7 @@ def _pull(b, node, ys, cts, wanted):
 
 
 class _CustomDerivative(Derivative):
-    def vjp(self, b, node, xs, ys, cts, wanted, strong=False):
+    def vjp(self, b, node, xs, ys, cts, wanted, strong=0):
         _check_captured(node, wanted)
         out_cts, residual_cts = _split(node, cts)
         total = [None] * len(xs)

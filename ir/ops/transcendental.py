@@ -1,26 +1,156 @@
 """Elementwise transcendental functions: exponentials, logarithms, trigonometric, hyperbolic, error functions.
 
 Each record: NumPy function, partial derivative(s), emission through `e.math` (the vector math of code generation).
+Partials reuse the value wherever mathematics allows, so that a gradient costs no second transcendental call.
+The functions that NumPy lacks are evaluated by scipy.special, imported when first evaluated; `properties` names the
+SciPy function that such a record implements, as "scipy:erf".
+
+lgamma is left out: its derivatives are the polygamma functions, which have no vector math to be emitted with.
 """
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
-from ..op import Partials
-from .elementwise import elementwise
+from ..op import Partials, Rule
+from .elementwise import elementwise, made_by
+
+LN2, LN10 = math.log(2.0), math.log(10.0)
 
 
-def unary(name, function, partial, *, singular=False, **payload):
+def unary(name, function, partial, *, singular=False, unbounded=False, **payload):
     payload.setdefault("cost", 15)
     payload.setdefault("emit", lambda e, x: e.math(name, x))
-    return elementwise(
-        name, function, Partials(partial, singular=singular), numpy=payload.pop("numpy", (function,)), **payload
-    )
+    payload.setdefault("numpy", (function,))
+    return elementwise(name, function, Partials(partial, singular=singular, unbounded=unbounded), **payload)
 
 
-exp = unary("exp", np.exp, lambda b, out, x: out)
+def special(name, scipy_name, partial, **payload):
+    """A function of scipy.special; the import costs 150 ms, so it waits for the first evaluation."""
+
+    def function(x):
+        import scipy.special
+
+        return getattr(scipy.special, scipy_name)(x)
+
+    return unary(name, function, partial, numpy=(), properties=frozenset([f"scipy:{scipy_name}"]), **payload)
+
+
+def _even(name):
+    """f(-x) -> f(x)."""
+    def apply(b, attrs, x):
+        inner = made_by(x, "neg")
+        return getattr(b, name)(inner[0]) if inner else None
+
+    return (Rule(f"{name}(-x) -> {name}(x)", apply),)
+
+
+# ---- exponentials and logarithms -----------------------------------------------------------------------------------
+exp = unary("exp", np.exp, lambda b, out, x: out, unbounded=True)
+exp2 = unary("exp2", np.exp2, lambda b, out, x: b.mul(out, LN2), unbounded=True)
+expm1 = unary("expm1", np.expm1, lambda b, out, x: b.add(out, 1.0), unbounded=True)
 log = unary("log", np.log, lambda b, out, x: b.div(1.0, x), singular=True, domain=((0.2, 4.0),))
+log2 = unary("log2", np.log2, lambda b, out, x: b.div(1.0 / LN2, x), singular=True, domain=((0.2, 4.0),))
+log10 = unary("log10", np.log10, lambda b, out, x: b.div(1.0 / LN10, x), singular=True, domain=((0.2, 4.0),))
+log1p = unary("log1p", np.log1p, lambda b, out, x: b.div(1.0, b.add(x, 1.0)), singular=True, domain=((-0.8, 3.0),))
+
+
+def _logaddexp(name, function, power, unit, doubled):
+    """log_b(b**x + b**y), where `unit` = ln b and `doubled` = log_b 2, `power` the name of b**x."""
+
+    def weight(b, out, x, y):
+        """The first operand's share b**x / (b**x + b**y); equal infinities share equally, as equal numbers do."""
+        same = b.and_(b.eq(x, y), b.isinf(x))
+        difference = b.select(same, 0.0, b.sub(x, y))
+        return b.logistic(difference if unit == 1 else b.mul(difference, unit))
+
+    def emit(e, x, y):
+        tail = e.math("log1p", e.math(power, e.neg(e.abs(e.sub(x, y)))))
+        apart = e.add(e.maximum(x, y), tail if unit == 1 else e.mul(tail, 1.0 / unit))
+        return e.select(e.eq(x, y), e.add(x, doubled), apart)
+
+    return elementwise(
+        name, function, Partials(weight, lambda b, out, x, y: weight(b, out, y, x)), arity=2, emit=emit,
+        numpy=(function,), commutative=True, cost=35,
+    )  # fmt: skip
+
+
+logaddexp = _logaddexp("logaddexp", np.logaddexp, "exp", 1, LN2)
+logaddexp2 = _logaddexp("logaddexp2", np.logaddexp2, "exp2", LN2, 1.0)
+softplus = elementwise(
+    "softplus", lambda x: np.logaddexp(x, x.dtype.type(0)), Partials(lambda b, out, x: b.logistic(x)), cost=35,
+    emit=lambda e, x: e.add(e.maximum(x, 0.0), e.math("log1p", e.math("exp", e.neg(e.abs(x))))),
+    doc="log(1 + exp(x)).", properties=frozenset(["scipy:softplus"]),
+)  # fmt: skip
+logistic = special("logistic", "expit", lambda b, out, x: b.mul(out, b.sub(1.0, out)), doc="1 / (1 + exp(-x)).")
+
+
+# ---- trigonometric ---------------------------------------------------------------------------------------------------
+def _one_minus_square(b, x):
+    """1 - x*x without the cancellation near 1."""
+    return b.mul(b.sub(1.0, x), b.add(x, 1.0))
+
+
 sin = unary("sin", np.sin, lambda b, out, x: b.cos(x))
-cos = unary("cos", np.cos, lambda b, out, x: b.neg(b.sin(x)))
+cos = unary("cos", np.cos, lambda b, out, x: b.neg(b.sin(x)), rules=_even("cos"))
+tan = unary(
+    "tan", np.tan, lambda b, out, x: b.add(b.mul(out, out), 1.0), cost=20, domain=((-1.3, 1.3),), unbounded=True,
+)  # fmt: skip
+asin = unary(
+    "asin", np.arcsin, lambda b, out, x: b.div(1.0, b.sqrt(_one_minus_square(b, x))), singular=True,
+    domain=((-0.9, 0.9),),
+)  # fmt: skip
+acos = unary(
+    "acos", np.arccos, lambda b, out, x: b.div(-1.0, b.sqrt(_one_minus_square(b, x))), singular=True,
+    domain=((-0.9, 0.9),),
+)  # fmt: skip
+atan = unary("atan", np.arctan, lambda b, out, x: b.div(1.0, b.add(b.mul(x, x), 1.0)))
+
+
+def _over_square(b, value, x, y):
+    """value / (x*x + y*y), which neither overflows nor underflows on the way."""
+    radius = b.hypot(x, y)
+    return b.div(b.div(value, radius), radius)
+
+
+atan2 = elementwise(
+    "atan2", np.arctan2,
+    Partials(
+        lambda b, out, y, x: _over_square(b, x, x, y), lambda b, out, y, x: b.neg(_over_square(b, y, x, y)),
+        singular=True,
+    ),
+    arity=2, emit=lambda e, y, x: e.math("atan2", y, x), numpy=(np.arctan2,), cost=30, domain=((0.3, 3.0), (-3.0, 3.0)),
+)  # fmt: skip
+
+# ---- hyperbolic --------------------------------------------------------------------------------------------------------
+sinh = unary("sinh", np.sinh, lambda b, out, x: b.cosh(x), unbounded=True)
+cosh = unary("cosh", np.cosh, lambda b, out, x: b.sinh(x), unbounded=True, rules=_even("cosh"))
 tanh = unary("tanh", np.tanh, lambda b, out, x: b.sub(1.0, b.mul(out, out)))
+asinh = unary("asinh", np.arcsinh, lambda b, out, x: b.div(1.0, b.sqrt(b.add(b.mul(x, x), 1.0))))
+acosh = unary(
+    "acosh", np.arccosh, lambda b, out, x: b.div(1.0, b.mul(b.sqrt(b.sub(x, 1.0)), b.sqrt(b.add(x, 1.0)))),
+    singular=True, domain=((1.2, 4.0),),
+)  # fmt: skip
+atanh = unary(
+    "atanh", np.arctanh, lambda b, out, x: b.div(1.0, _one_minus_square(b, x)), singular=True, domain=((-0.8, 0.8),),
+)  # fmt: skip
+
+
+# ---- roots, error functions --------------------------------------------------------------------------------------------
+def _hypot_dx(b, out, x, y):
+    """x / hypot(x, y), and 0 at the origin, whatever the order of differentiation."""
+    return b.select(b.eq(out, 0.0), 0.0, b.div(x, out))
+
+
+hypot = elementwise(
+    "hypot", np.hypot, Partials(_hypot_dx, lambda b, out, x, y: _hypot_dx(b, out, y, x)), arity=2, commutative=True,
+    emit=lambda e, x, y: e.math("hypot", x, y), numpy=(np.hypot,), cost=12, domain=((0.3, 3.0), (-3.0, 3.0)),
+    doc="The derivative at the origin is 0.",
+)  # fmt: skip
+cbrt = unary(
+    "cbrt", np.cbrt, lambda b, out, x: b.div(1.0 / 3.0, b.mul(out, out)), singular=True, domain=((0.3, 4.0),),
+)  # fmt: skip
+erf = special("erf", "erf", lambda b, out, x: b.mul(b.exp(b.neg(b.mul(x, x))), 2.0 / math.sqrt(math.pi)))
+erfc = special("erfc", "erfc", lambda b, out, x: b.mul(b.exp(b.neg(b.mul(x, x))), -2.0 / math.sqrt(math.pi)))

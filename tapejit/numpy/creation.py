@@ -10,7 +10,7 @@ import operator
 import numpy as np
 
 from ..array import Array, handles, make
-from ..promote import apply1, asarray, call, cast, common_dtype, contains_array, operand, operand_array, select
+from ..promote import apply1, call, cast, common_dtype, contains_array, operand, operand_array, select
 from ..record import check_dtype
 from .common import broadcast, firm, one_axis, reshaped, static_shape
 
@@ -38,7 +38,7 @@ def array(object, dtype=None, *, copy=True, order="K", subok=False, ndmin=0):
 
 
 @handles(np.asarray, np.asanyarray, np.ascontiguousarray)
-def asarray_(a, dtype=None, order=None, *, copy=None):
+def asarray(a, dtype=None, order=None, *, copy=None):
     """As `numpy.asarray`; nested lists may hold recorded values."""
     return array(a, dtype, copy=copy)
 
@@ -308,3 +308,10 @@ def _promotes_as(x):
     if not isinstance(x, Array):
         return x
     return {"f": 0.0, "i": 0, "b": False}[x.dtype.kind] if x._weak else x.dtype
+
+
+__all__ = [
+    "arange", "array", "asarray", "astype", "copy", "diag", "diagflat", "empty", "empty_like", "eye", "fromfunction",
+    "full", "full_like", "geomspace", "identity", "indices", "linspace", "logspace", "meshgrid", "ones", "ones_like",
+    "result_type", "tri", "tril", "triu", "vander", "zeros", "zeros_like",
+]  # fmt: skip

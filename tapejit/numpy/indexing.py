@@ -256,7 +256,7 @@ def _index_array(indices) -> Array:
     if isinstance(indices, Array) or isinstance(indices, (list, tuple)) and contains_array(indices):
         index = operand(indices)
         if index.dtype.kind not in "ib":
-            raise TypeError(f"Cannot cast array data from dtype('{index.dtype}') to dtype('int64') according to the rule 'safe'")
+            raise TypeError(f"Cannot cast array data from {index.dtype!r} to dtype('int64') according to the rule 'safe'")
         return cast(index, I64)
     data = np.asarray(indices)
     if data.size == 0 and not isinstance(indices, np.ndarray):

@@ -213,7 +213,7 @@ def _in_one_dtype(name, arrays, dtype, casting):
     """The arrays to be joined, cast to one dtype."""
     xs = [operand_array(x) for x in arrays]
     if not xs:
-        raise ValueError("need at least one array to concatenate" if name == "concatenate" else "need at least one array to stack")
+        raise ValueError(f"need at least one array to {name}")
     # Joined scalars are 0-d arrays to NumPy, so Python numbers count with their own dtypes here.
     common = common_dtype(*[firm(x) if isinstance(x, Array) else x for x in xs]) if dtype is None else np.dtype(dtype)
     for x in xs:
@@ -558,3 +558,12 @@ def _pairs(pad_width, ndim):
     if widths.dtype.kind not in "iu":
         raise TypeError("`pad_width` must be of integral type.")
     return np.broadcast_to(widths, (ndim, 2)).tolist()
+
+
+__all__ = [
+    "append", "array_split", "atleast_1d", "atleast_2d", "atleast_3d", "broadcast_arrays", "broadcast_to",
+    "column_stack", "concat", "concatenate", "delete", "dsplit", "dstack", "expand_dims", "flip", "fliplr", "flipud",
+    "hsplit", "hstack", "insert", "matrix_transpose", "moveaxis", "ndim", "pad", "permute_dims", "ravel", "repeat",
+    "reshape", "roll", "rollaxis", "rot90", "row_stack", "shape", "size", "split", "squeeze", "stack", "swapaxes",
+    "tile", "transpose", "unstack", "vsplit", "vstack",
+]  # fmt: skip

@@ -17,7 +17,7 @@ import numpy as np
 from ..array import Array, handles, make
 from ..errors import DTypeError, IntegerPowerError, located
 from ..promote import BOOL, F64, apply1, asarray, call, cast, common_dtype, operand, operand_array, select, truth
-from .common import UNSET, firm, refuse
+from .common import UNSET, firm, refuse, reshaped
 
 
 def in_dtype(name, dtype, xs):
@@ -55,7 +55,17 @@ def _public(name, compute, arity, functions):
 
     ufunc.__name__ = ufunc.__qualname__ = name
     ufunc.__doc__ = compute.__doc__ or f"As `numpy.{name}`."
+    if arity == 2:
+        handles(*[(f, "outer") for f in functions])(_outer(ufunc))
     return handles(*functions)(ufunc)
+
+
+def _outer(ufunc):
+    def outer(x1, x2, /, out=None, **kwargs):
+        x, y = firm(x1), firm(x2)
+        return ufunc(reshaped(x, x.shape + (1,) * y.ndim), y, out=out, **kwargs)
+
+    return outer
 
 
 def ufunc(*functions):
@@ -550,3 +560,18 @@ def array_equiv(a1, a2):
     except ValueError:
         return False
     return _all(equal(x, y))
+
+
+__all__ = [
+    "abs", "absolute", "acos", "acosh", "add", "allclose", "arccos", "arccosh", "arcsin", "arcsinh", "arctan",
+    "arctan2", "arctanh", "around", "array_equal", "array_equiv", "asin", "asinh", "atan", "atan2", "atanh",
+    "bitwise_and", "bitwise_invert", "bitwise_left_shift", "bitwise_not", "bitwise_or", "bitwise_right_shift",
+    "bitwise_xor", "cbrt", "ceil", "clip", "conj", "conjugate", "copysign", "cos", "cosh", "deg2rad", "degrees",
+    "divide", "divmod", "equal", "exp", "exp2", "expm1", "fabs", "fix", "float_power", "floor", "floor_divide",
+    "fmax", "fmin", "fmod", "greater", "greater_equal", "heaviside", "hypot", "imag", "invert", "isclose",
+    "iscomplexobj", "isfinite", "isinf", "isnan", "isrealobj", "left_shift", "less", "less_equal", "log", "log10",
+    "log1p", "log2", "logaddexp", "logaddexp2", "logical_and", "logical_not", "logical_or", "logical_xor", "maximum",
+    "minimum", "mod", "modf", "multiply", "nan_to_num", "negative", "not_equal", "positive", "pow", "power",
+    "rad2deg", "radians", "real", "reciprocal", "remainder", "right_shift", "rint", "round", "sign", "signbit", "sin",
+    "sinc", "sinh", "sqrt", "square", "subtract", "tan", "tanh", "true_divide", "trunc", "where",
+]  # fmt: skip

@@ -1,0 +1,99 @@
+"""sin, cos, tan over the whole range of the format.
+
+In: a builder and the argument. Out: the value of the function. The argument is reduced to x = (n + F) pi/2,
+|F| <= 1/2, by Payne & Hanek's method (SIGNUM Newsletter 18, 1983) in floating-point arithmetic: for
+x' = x 2**(-16 j), an integer when j > 0, x' times 2**(16 j) 2/pi may drop multiples of 4 from the second factor, which
+leaves a table of 61 rows of four doubles in fixed point. F is carried in two parts with 2**-120 absolute error, as
+the double nearest to a multiple of pi/2 lies 2**-61 from it.
+
+One path serves all arguments: a branch to a slow path would keep the loop from being vectorized, and doing both
+paths costs more than this one. Small arguments all read the first row, so the gathers stay in the first-level cache.
+"""
+
+from . import tables as t
+from .builder import bits_of
+
+
+def sin(b, x):
+    n, r, r_low = _reduce(b, x)
+    y = _with_sign(b, _choose(b, n, *_sin_cos(b, r, r_low)[::-1]), n)
+    return b.select(b.abs(x) < (2.0**-26 if b.double else 2.0**-12), x, y if b.double else b.truncate(y))
+
+
+def cos(b, x):
+    n, r, r_low = _reduce(b, x)
+    y = _with_sign(b, _choose(b, n, *_sin_cos(b, r, r_low)), n + 1)
+    return y if b.double else b.truncate(y)
+
+
+def tan(b, x):
+    """sin / cos, or -cos / sin in the odd quadrants."""
+    n, r, r_low = _reduce(b, x)
+    s, c = _sin_cos(b, r, r_low)
+    y = _choose(b, n, c, s) / _choose(b, n, s, c)
+    y = b.from_bits(b.bits(y) ^ ((n & 1) << 63))
+    return b.select(b.abs(x) < (2.0**-27 if b.double else 2.0**-13), x, y if b.double else b.truncate(y))
+
+
+def _choose(b, n, odd, even):
+    return b.select((n & 1).ne(0), odd, even)
+
+
+def _with_sign(b, y, n):
+    """-y in the third and fourth quadrants."""
+    return b.from_bits(b.bits(y) ^ ((n & 2) << 62))
+
+
+def _reduce(b, x):
+    """(n as an integer, right modulo 4; r and its low part) with x = n pi/2 + r. For f32, r is a double alone."""
+    if not b.double:
+        return _reduce_f32(b, b.extend(x))
+    exponent = (b.bits(x) >> 52) & 2047
+    row = b.select(exponent > 1075, exponent - 1075, b.constant(0, "i64")) >> 4
+    x = x * b.from_bits(bits_of(1.0) - (row << 56))
+    t0, t1, t2, t3 = (b.gather(f"two_over_pi.{i}", column, row) for i, column in enumerate(t.TWO_OVER_PI))
+    p0, e0 = b.two_product(x, t0)
+    p1, e1 = b.two_product(x, t1)
+    p2, e2 = b.two_product(x, t2)
+    p0 = b.fma(b.rint(p0 * 0.25), -4.0, p0)
+    # p0 is a multiple of an ulp of e0, and so on below: the fast sums are exact (Boldo et al., 2023).
+    total, rest0 = b.fast_two_sum(p0, e0)
+    total, rest1 = b.two_sum(total, p1)
+    nearest = b.rint(total)
+    high, low0 = b.fast_two_sum(total - nearest, rest0 + rest1)
+    high, low1 = b.fast_two_sum(high, e1)
+    high, low2 = b.fast_two_sum(high, p2)
+    low = low0 + (low1 + (low2 + b.fma(x, t3, e2)))
+    half_pi, half_pi_low = t.HALF_PI
+    r, r_low = b.two_product(high, b.constant(half_pi))
+    r_low = b.fma(high, b.constant(half_pi_low), b.fma(low, b.constant(half_pi), r_low))
+    return b.bits(nearest + b.format.magic), r, r_low
+
+
+def _reduce_f32(b, x):
+    """The same in double arithmetic: x' has 24 bits, so its product with the first column is exact."""
+    exponent = (b.bits(x) >> 52) & 2047
+    row = b.select(exponent > 1046, exponent - 1046, b.constant(0, "i64"))
+    row = b.select(row > 104, b.constant(104, "i64"), row)
+    x = x * b.from_bits(bits_of(1.0) - (row << 52))
+    t0, t1 = (b.gather(f"two_over_pi_f32.{i}", column, row) for i, column in enumerate(t.TWO_OVER_PI_F32))
+    p = x * t0
+    nearest = b.rint(p)
+    r = b.fma(x, t1, p - nearest) * t.HALF_PI[0]
+    return b.bits(nearest + 1.5 * 2.0**52), r, None
+
+
+def _sin_cos(b, r, r_low):
+    """sin(r + r_low), cos(r + r_low) for |r| <= pi/4 and a little more, from two minimax polynomials in r**2."""
+    z = r * r
+    if r_low is None:
+        s = b.fma(r * z, b.horner(z, t.SIN_SHORT), r)
+        return s, b.fma(z * z, b.horner(z, t.COS_SHORT), b.fma(z, b.constant(-0.5, "double"), 1.0))
+    s = r + b.fma(r * z, b.horner(z, t.SIN), r_low)
+    half = 0.5 * z
+    head = 1.0 - half
+    rest = (1.0 - head) - half
+    return s, head + (rest + b.fma(z * z, b.horner(z, t.COS), -(r * r_low)))
+
+
+FUNCTIONS = {"sin": sin, "cos": cos, "tan": tan}
