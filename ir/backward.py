@@ -18,9 +18,11 @@ from .analysis import depends
 from .build import Builder
 from .diagonal import pull, stretches
 from .graph import Constant, Graph
+from .pause import pause_gc
 from .types import tensor
 
 
+@pause_gc
 def backward(graph: Graph, active) -> Graph:
     """The VJP graph. `active`: one bool per parameter; parameters that are not floats are never active."""
     b = Builder(f"vjp_{graph.name}")
@@ -65,8 +67,7 @@ def transpose_into(b: Builder, graph: Graph, env: dict, active, seeds):
             ct = pull(b, value, members[value], left, env, lookup)
             if ct is not None:
                 pending.setdefault(value, []).append(ct)
-                if any([strong for _, _, strong in left]):
-                    masked.add(value)
+                masked[value] = max([masked.get(value, 0), *[strong for _, _, strong in left]])
 
     for node in reversed(graph.nodes):
         for r in node.results:

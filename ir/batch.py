@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from .build import Builder
 from .graph import Constant, Graph
+from .pause import pause_gc
 
 
+@pause_gc
 def batch(graph: Graph, batched, size: int, all_results=False) -> tuple[Graph, list[bool]]:
     """The batched graph and which results are batched (`all_results`: stretch the others so that all are)."""
     b = Builder(f"vmap_{graph.name}")

@@ -158,6 +158,15 @@ class Builder:
                 return self.neg(value)
         return self.mul(partial, value)
 
+    def scale_strongly(self, partial, ct) -> Value:
+        """partial * ct, but 0 where ct is zero and partial infinite or NaN.
+
+        The partial is masked, not the product: where it is finite the product stays linear in ct, and its own
+        derivative right where ct happens to be zero.
+        """
+        dead = self.and_(self.eq(ct, 0.0), self.not_(self.isfinite(partial)))
+        return self.mul(self.select(dead, 0.0, partial), ct)
+
     def accumulate(self, total, term):
         """total + term, where None is a symbolic zero."""
         if total is None:

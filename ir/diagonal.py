@@ -14,6 +14,8 @@ a stretch is left (the exits) and asks `pull` for the root's cotangent. Linear i
 
 from __future__ import annotations
 
+import math
+
 from .graph import Graph
 
 
@@ -36,7 +38,7 @@ def stretches(graph: Graph, on) -> tuple[dict, dict]:
 def pull(b, start, members, exits, env, lookup):
     """The cotangent that `exits`, a list of (value, cotangent, strong), give to the root `start`; its values in `b`.
 
-    strong: the cotangent holds structural zeros, which stay zero where a derivative is infinite.
+    strong: why the cotangent holds structural zeros, which stay zero where a derivative is infinite (`Op.masks`).
     """
     left = {value for value, _, _ in exits}
     needed = []
@@ -45,7 +47,7 @@ def pull(b, start, members, exits, env, lookup):
             needed.append(node)
             left.update(node.operands)
     tangents = {start: b.full(1, start.type)}
-    singular = False
+    guarded = math.inf  # how strong zeros must be kept, see `Partials`
     for node in reversed(needed):
         ts = [tangents.get(o) for o in node.operands]
         if any([t is not None for t in ts]):
@@ -53,12 +55,11 @@ def pull(b, start, members, exits, env, lookup):
             (t,) = node.op.derivative.jvp(b, node, [lookup(o) for o in node.operands], [env[node.results[0]]], ts)
             if t is not None:
                 tangents[node.results[0]] = t
-            singular = singular or getattr(node.op.derivative, "singular", False)
+            guarded = min(guarded, getattr(node.op.derivative, "guarded", math.inf))
     total = None
     for value, ct, strong in exits:
         t = tangents.get(value)
         if t is not None:
             b.at(value.node, "vjp")
-            term = b.mul(t, ct)
-            total = b.accumulate(total, b.select(b.eq(ct, 0.0), 0.0, term) if strong and singular else term)
+            total = b.accumulate(total, b.scale_strongly(t, ct) if strong >= guarded else b.mul(t, ct))
     return total

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 from .build import Builder
 from .graph import Constant, Graph
+from .pause import pause_gc
 
 
+@pause_gc
 def linearize(graph: Graph, active) -> Graph:
     """The JVP graph. `active`: one bool per parameter; parameters that are not floats are never active."""
     b = Builder(f"jvp_{graph.name}")

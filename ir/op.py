@@ -98,10 +98,7 @@ class Partials(Derivative):
                 out.append(None)
                 continue
             if strong >= self.guarded and isinstance(partial, Value):
-                # The partial is masked, not the product: where it is finite, the term stays linear in ct, and its
-                # own derivative right where ct happens to be zero.
-                dead = b.and_(b.eq(ct, 0.0), b.not_(b.isfinite(partial)))
-                term = b.mul(b.select(dead, 0.0, partial), ct)
+                term = b.scale_strongly(partial, ct)
             elif getattr(partial, "shape", ()) == x.shape != ct.shape:
                 out.append(b.scale(partial, b.sum_to(ct, x.shape)))  # sum before the product: less work
                 continue

@@ -32,6 +32,7 @@ import numpy as np
 from . import op as _op
 from .graph import EMPTY, Constant, Graph, Node, Value
 from .location import resolve, source_line
+from .pause import pause_gc
 from .types import DTYPES, F32, NAMES, parse_type
 
 COLUMN = 44  # comments start here, or further right if most lines are longer
@@ -41,6 +42,7 @@ _PLAIN_NAN = {False: float("nan"), True: -float("nan")}
 
 
 # ---- printing ----------------------------------------------------------------------------------------------------
+@pause_gc
 def show(graph: Graph, locations=True, color=False) -> str:
     """The text of a graph. `locations`: source lines as trailing comments; `color`: ANSI colours for a terminal."""
     lines = Printer(locations).func(graph)
@@ -250,6 +252,7 @@ _NOTE = re.compile(r"(?:(?P<file>.+?):(?P<line>\d+)(?: (?P<tag>[\w.]+))?|(?P<onl
 _CONSTANT = re.compile(r"(?P<number>[-+\w][-+\w.]*(?:\(\w*\))?)(?::(?P<type>\w+))?$")
 
 
+@pause_gc
 def parse(text: str) -> Graph:
     """Read one func; equal in content to the graph that was shown."""
     return _Parser(text).graph()

@@ -19,6 +19,7 @@ import numpy as np
 from .errors import MutationError, UnsupportedFunctionError, located
 
 HANDLERS: dict = {}  # NumPy/SciPy function -> ours; filled by tapejit.numpy and tapejit.scipy
+DIRECT: dict = {}  # ufunc -> ours without ufunc arguments, for the operators; filled by tapejit.numpy.ufuncs
 REDUCERS: dict = {}  # ufunc -> ours for ufunc.reduce
 
 
@@ -28,6 +29,7 @@ def handles(*functions):
     def register(ours):
         for function in functions:
             HANDLERS[function] = ours
+            DIRECT.setdefault(function, ours)
         return ours
 
     return register
@@ -57,10 +59,19 @@ def unsupported(function):
 
 
 def _binary(function, reflected=False):
-    def method(self, other):
-        if not isinstance(other, _OPERANDS):
-            return NotImplemented
-        return HANDLERS[function](other, self) if reflected else HANDLERS[function](self, other)
+    if reflected:
+
+        def method(self, other):
+            if not isinstance(other, _OPERANDS):
+                return NotImplemented
+            return DIRECT[function](other, self)
+
+    else:
+
+        def method(self, other):
+            if not isinstance(other, _OPERANDS):
+                return NotImplemented
+            return DIRECT[function](self, other)
 
     method.__name__ = function.__name__
     return method
@@ -68,7 +79,7 @@ def _binary(function, reflected=False):
 
 def _unary(function):
     def method(self):
-        return HANDLERS[function](self)
+        return DIRECT[function](self)
 
     return method
 
@@ -313,7 +324,7 @@ class Array:
         return HANDLERS[np.astype](self, dtype)
 
 
-_OPERANDS = (Array, np.ndarray, np.generic, int, float, complex, list, tuple)
+_OPERANDS = (Array, float, int, np.ndarray, np.generic, complex, list, tuple)
 
 
 def make(data, record=None, value=None, weak=False, cls=Array):

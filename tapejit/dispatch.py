@@ -12,7 +12,9 @@ Arrays instead, so that the outer record sees plain operations.
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import gc
 import threading
 import warnings
 from collections import OrderedDict, namedtuple
@@ -92,6 +94,17 @@ def _ready(x, dtype):
     return np.require(x, dtype, "CA").reshape(x.shape)  # require makes 0-d arrays 1-d
 
 
+@contextlib.contextmanager
+def unhurried_gc():
+    """Have the cyclic collector run rarely inside: a record is many objects that all stay, scanned in vain each time."""
+    before = gc.get_threshold()
+    gc.set_threshold(max(before[0], 200_000), *before[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
+
+
 class Function:
     """A transformed function: calls like the original, returns what the transform says.
 
@@ -160,7 +173,7 @@ class Function:
         return (tree, tuple([_signature(x) for x in leaves]), env.read(), _statics(tree, env))
 
     def _first(self, key, args, kwargs, leaves):
-        with self._lock:
+        with self._lock, unhurried_gc():
             self._misses += 1
             self._environment = None  # what it names may have been rebound
             key = self._key(leaves, key[0])
@@ -203,7 +216,7 @@ class Function:
 
     def _grow(self, key, path, edge, args, kwargs, leaves):
         """Record the path these arguments take and hang it where the known one was left."""
-        with self._lock:
+        with self._lock, unhurried_gc():
             self._misses += 1
             fresh = Path(self.program(args, kwargs))
             root = self._roots.get(key)

@@ -125,14 +125,46 @@ def loop_dtype(op, dtype) -> np.dtype:
     raise located(DTypeError, f"{op.name} is not defined for {dtype}", instead)
 
 
+ON_BOOLS = {"add": "or_", "mul": "and_", "maximum": "or_", "minimum": "and_"}  # what NumPy does on bools
+_plans: dict = {}  # (operation, what decides each operand's promotion) -> (op, scalar type per operand or None, weak)
+
+
 def call(name, *xs):
     """An elementwise operation of the table on whatever the user passed."""
-    op = TABLE[name]
-    xs = [operand(x) for x in xs]
-    dtype = loop_dtype(op, common_dtype(*xs))
-    weak = all([is_weak(x) for x in xs])
-    xs = [cast(x, dtype) for x in xs]
+    key = [name]
+    for x in xs:
+        cls = type(x)
+        if cls is Array:
+            key.append(x._data.dtype.kind if x._weak else x._data.dtype)
+        elif cls is float or cls is int:
+            key.append(cls)
+        else:
+            return call(name, *[_settled(x) for x in xs])
+    plan = _plans.get(tuple(key))
+    if plan is None:
+        plan = _plans[tuple(key)] = _plan(name, xs)
+    op, casts, weak = plan
+    if casts is not None:
+        xs = [x if to is None else to(x) if type(x) is not Array else cast(x, to) for x, to in zip(xs, casts)]
     return _checked(op, xs, weak)
+
+
+def _settled(x):
+    """An operand as an Array or a Python float or int, which is what plans are made for."""
+    x = operand(x)
+    return x if isinstance(x, (Array, int, float)) and not isinstance(x, (bool, np.generic)) else _held(x)
+
+
+def _held(x):
+    return make(np.bool_(x), weak=True) if isinstance(x, bool) else make(x)
+
+
+def _plan(name, xs):
+    dtype = common_dtype(*xs)
+    op = TABLE[ON_BOOLS.get(name, name) if dtype == BOOL else name]
+    to = loop_dtype(op, dtype).type
+    casts = tuple([None if isinstance(x, Array) and x._data.dtype.type is to else to for x in xs])
+    return op, casts if any(casts) else None, all([is_weak(x) for x in xs])
 
 
 def _checked(op, xs, weak=False):

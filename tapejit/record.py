@@ -81,19 +81,21 @@ class Record:
         return found[1] if found else None
 
     def constant(self, x) -> Constant:
-        made = Constant(tensor(x.dtype), x.item())
-        return self.constants.setdefault(made.key, made)
+        key = (x.__class__, x.tobytes())
+        made = self.constants.get(key)
+        if made is None:
+            made = self.constants[key] = Constant(tensor(x.dtype), x.item())
+        return made
 
     def append(self, op, operands, attrs, outs, regions=(), at=None):
         """Append a node; the Arrays of its results, whose concrete values are `outs`."""
         if self.closed:
             raise self.leaked(next(o for o in operands if isinstance(o, Array) and o._record is self))
-        lookup = self.lookup
-        values = tuple([lookup(o) for o in operands])
+        values = tuple([o._value if type(o) is Array and o._record is self else self.lookup(o) for o in operands])
         if self.arrays is not None:
             self.arrays.update(zip(values, operands))
         loc, tag = (at.loc, at.tag) if at is not None else (user_location(), "")
-        node = Node(op, values, attrs, [type_of(out) for out in outs], regions, loc, tag)
+        node = Node(op, values, attrs, [tensor(out.dtype, out.shape) for out in outs], regions, loc, tag)
         self.nodes.append(node)
         return [make(out, self, value) for out, value in zip(outs, node.results)]
 

@@ -20,7 +20,16 @@ format, subnormals and huge arguments included; special values as in C99 Annex F
 
 from functools import lru_cache
 
-from . import exponential, logarithmic, power, trigonometric
+from . import (
+    error,
+    exponential,
+    inverse_hyperbolic,
+    inverse_trigonometric,
+    logarithmic,
+    power,
+    roots,
+    trigonometric,
+)
 from .builder import FORMATS, Builder, literal
 
 UNARY = (
@@ -31,7 +40,17 @@ BINARY = ["pow", "atan2", "hypot"]
 ARITY = {**dict.fromkeys(UNARY, 1), **dict.fromkeys(BINARY, 2)}
 NAMES = tuple(ARITY)
 
-OURS = {**exponential.FUNCTIONS, **logarithmic.FUNCTIONS, **power.FUNCTIONS, **trigonometric.FUNCTIONS}
+FAMILIES = (
+    error,
+    exponential,
+    inverse_hyperbolic,
+    inverse_trigonometric,
+    logarithmic,
+    power,
+    roots,
+    trigonometric,
+)
+OURS = {name: function for family in FAMILIES for name, function in family.FUNCTIONS.items()}
 VECTORIZED = frozenset((name, dtype) for name in OURS for dtype in FORMATS)
 
 

@@ -40,7 +40,8 @@ BY_TYPE = {f.type: f for f in FORMATS.values()} | {f.int_type: f for f in FORMAT
 
 def bits_of(value, fmt=F64):
     """The bit pattern of `value` rounded to `fmt`, as a non-negative int."""
-    return struct.unpack("<Q", struct.pack("<d", value))[0] if fmt is F64 else struct.unpack("<I", struct.pack("<f", value))[0]
+    codes = ("<Q", "<d") if fmt is F64 else ("<I", "<f")
+    return struct.unpack(codes[0], struct.pack(codes[1], value))[0]
 
 
 def literal(value, type):
@@ -253,3 +254,9 @@ class Builder:
         """(p, e) with p = round(x * y) and p + e = x * y exactly, short of underflow."""
         p = x * y
         return p, self.fma(x, y, -p)
+
+    def half_inverse(self, x):
+        """About 1 / (2 x) for x > 0, good to 2 %: exponent and mantissa negated in the bits, then a Newton step."""
+        fmt = BY_TYPE[x.type]
+        guess = self.from_bits(bits_of(0.5, fmt) + bits_of(0.94, fmt) - self.bits(x))
+        return guess * self.fma(x * guess, -2.0, 2.0)

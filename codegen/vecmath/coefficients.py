@@ -120,6 +120,7 @@ def series(f, order, terms=60):
     return lambda x: mpmath.fsum(f(k) * x ** (k - order) for k in range(order, order + terms))
 
 
+ERFC_CENTER = 4
 LN2, PI = mpmath.log(2), mpmath.pi
 HALF_LN2 = LN2 / 2 * (1 + mpf(2) ** -40)
 HALF_LN2_F32 = LN2 / 2 * (1 + mpf(2) ** -12)
@@ -160,12 +161,20 @@ def polynomials():
     def exp2_tail(x):
         return mpmath.fsum(LN2 ** (k + 2) * x**k / mpmath.factorial(k + 2) for k in range(40))
 
-    def erf_series(z):
-        return (
-            mpmath.erf(mpmath.sqrt(z)) / mpmath.sqrt(z) - 2 / mpmath.sqrt(PI) if z else mpf(0)
-        ) / z if z else -2 / mpmath.sqrt(PI) / 3
+    def erf_tail(z):
+        return mpmath.fsum((-1) ** k * z ** (k - 1) / (mpmath.factorial(k) * (2 * k + 1)) for k in range(1, 40)) * (
+            2 / mpmath.sqrt(PI)
+        )
+
+    def scaled_erfc(t):
+        x = ERFC_CENTER * (1 + t) / (1 - t)
+        return (1 + 2 * x) * mpmath.exp(x * x) * mpmath.erfc(x)
+
+    def erfc_range(last):
+        return [(x - ERFC_CENTER) / (x + ERFC_CENTER) for x in (mpf(1) / 2, mpf(last))]
 
     quarter = PI / 4 * (1 + mpf(2) ** -20)
+    relative = lambda t: 1 / scaled_erfc(t)
     wide = PI / 2 * mpf(9) / 16
     s_max = (mpmath.sqrt(2) - 1) / (mpmath.sqrt(2) + 1) * (1 + mpf(2) ** -20)
     tail_weight = lambda x: x**2
@@ -180,6 +189,9 @@ def polynomials():
         ("ASIN", "(asin(x) - x) / x**3 in x**2", asin_tail, lambda z: z, 0, mpf(1) / 4, 12, 4),
         ("ATAN", "(atan(x) - x) / x**3 in x**2", atan_tail, lambda z: z, 0, mpf(1) / 4, 12, 4),
         ("EXP2", "(2**x - 1 - x log 2) / x**2", exp2_tail, tail_weight, -mpf(1) / 2, mpf(1) / 2, 9, 4),
+        ("ERF", "(erf(x) - 2 x / sqrt(pi)) / x**3 in x**2", erf_tail, lambda z: z, 0, mpf(1) / 4, 8, 3),
+        ("ERFC", "(1 + 2 x) exp(x**2) erfc(x) in (x - 4) / (x + 4)", scaled_erfc, relative, *erfc_range(28), 22, None),
+        ("ERFC_F32", "the same", scaled_erfc, relative, *erfc_range(11), None, 10),
         ("EXP_SHORT", "(exp(r) - 1 - r) / r**2", exp_tail, tail_weight, -HALF_LN2, HALF_LN2, 5, None),
         ("POW_LOG_SHORT", "(log(1 + r) - r + r**2/2) / r**3", log1p_tail, tail_weight, -1 / mpf(128), 1 / mpf(128), 2, None),
         ("SIN_SHORT", "(sin(r) - r) / r**3 in r**2", sin_tail, lambda z: z, 0, wide**2, 2, None),
@@ -187,9 +199,10 @@ def polynomials():
         ("CBRT_ESTIMATE", "m**(-1/3)", lambda m: m ** (-mpf(1) / 3), lambda m: m ** (mpf(1) / 3), 1, 2, 4, 3),
     ]
     for name, what, f, weight, a, b, degree, degree_f32 in plan:
-        yield (name, what, *fit(f, weight, a, b, degree))
+        if degree is not None:
+            yield (name, what, *fit(f, weight, a, b, degree))
         if degree_f32 is not None:
-            yield (name + "_F32", what, *fit(f, weight, a, b, degree_f32, "f32"))
+            yield (name + "_F32" * (degree is not None), what, *fit(f, weight, a, b, degree_f32, "f32"))
 
 
 def constants():
@@ -206,6 +219,8 @@ def constants():
     yield "LOG10_2_F32", "log10 2: 15 bits, then the rest", split_f32(mpmath.log10(2), 15)
     yield "HALF_PI", "pi / 2", split(PI / 2, 53)
     yield "HALF_PI_F32", "pi / 2", split_f32(PI / 2, 24)
+    yield "TWO_OVER_SQRT_PI", "2 / sqrt(pi)", split(2 / mpmath.sqrt(PI), 53)
+    yield "TWO_OVER_SQRT_PI_F32", "2 / sqrt(pi)", split_f32(2 / mpmath.sqrt(PI), 24)
     yield "CBRT_SCALE", "2**(0/3), 2**(1/3), 2**(2/3)", tuple(float(mpf(2) ** (mpf(k) / 3)) for k in range(3))
 
 

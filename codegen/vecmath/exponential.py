@@ -13,19 +13,19 @@ from .builder import bits_of
 def exp(b, x):
     """exp(x); below the least normal number the result is rounded once, in the final scaling."""
     x = _clamp(b, x, (-746.0, 710.0), (-104.0, 89.0))
-    shifted, n = _nearest(b, x, _of(b, "INV_LN2")[0])
-    r, _ = _reduce(b, x, n)
-    return _scale(b, 1.0 + b.fma(r * r, b.horner(r, _of(b, "EXP")), r), shifted)
+    shifted, n = nearest(b, x, _of(b, "INV_LN2")[0])
+    r, _ = reduce(b, x, n)
+    return scale_by_power(b, 1.0 + b.fma(r * r, b.horner(r, _of(b, "EXP")), r), shifted)
 
 
 def exp2(b, x):
     """2**x = 2**n 2**r; r = x - n is exact, so powers of two are."""
     x = _clamp(b, x, (-1076.0, 1025.0), (-151.0, 129.0))
-    shifted, n = _nearest(b, x, 1.0)
+    shifted, n = nearest(b, x, 1.0)
     r = x - n
     high, low = _of(b, "LN2_FULL")
     tail = b.fma(r * r, b.horner(r, _of(b, "EXP2")), r * low)
-    return _scale(b, 1.0 + b.fma(r, b.constant(high), tail), shifted)
+    return scale_by_power(b, 1.0 + b.fma(r, b.constant(high), tail), shifted)
 
 
 def expm1(b, x):
@@ -65,14 +65,14 @@ def logistic(b, x):
     """1 / (1 + exp(-x)), and for x < 0 exp(x) / (1 + exp(x)): with |x| both tails keep their relative accuracy."""
     negative = x < 0.0
     a = _clamp(b, -b.abs(x), (-746.0, 710.0), (-104.0, 89.0))
-    shifted, n = _nearest(b, a, _of(b, "INV_LN2")[0])
-    r, r_low = _reduce(b, a, n)
+    shifted, n = nearest(b, a, _of(b, "INV_LN2")[0])
+    r, r_low = reduce(b, a, n)
     high, low = b.fast_two_sum(b.constant(1.0), r)
     high, low = b.fast_two_sum(high, low + b.fma(r * r, b.horner(r, _of(b, "EXP")), r_low))
-    denominator, rest = b.fast_two_sum(b.constant(1.0), _scale(b, high, shifted))
-    rest = rest + _scale(b, low, shifted)
+    denominator, rest = b.fast_two_sum(b.constant(1.0), scale_by_power(b, high, shifted))
+    rest = rest + scale_by_power(b, low, shifted)
     y = _quotient(b, b.select(negative, high, 1.0), b.select(negative, low, 0.0), denominator, rest)
-    return b.select(negative, _scale(b, y, shifted), y)
+    return b.select(negative, scale_by_power(b, y, shifted), y)
 
 
 def _of(b, name):
@@ -84,14 +84,14 @@ def _clamp(b, x, double, single):
     return b.minimum(b.maximum(x, low), high)
 
 
-def _nearest(b, x, factor):
+def nearest(b, x, factor):
     """n = round(x * factor), and the sum whose low bits hold n + 2 * bias (even for a negative n a positive number)."""
     magic = b.format.magic + 2 * b.format.bias
     shifted = b.fma(x, b.constant(factor), magic) if factor != 1.0 else x + magic
     return shifted, shifted - magic
 
 
-def _reduce(b, x, n):
+def reduce(b, x, n):
     """x - n log 2 in two parts."""
     high, low = _of(b, "LN2_FULL")
     first = b.fma(n, b.constant(-high), x)
@@ -99,7 +99,7 @@ def _reduce(b, x, n):
     return r, b.fma(n, b.constant(-low), first - r)
 
 
-def _scale(b, y, shifted):
+def scale_by_power(b, y, shifted):
     """y * 2**n in two factors, as neither 2**n nor the product need be a normal number."""
     i = b.bits(shifted)
     half = i >> 1
@@ -114,8 +114,8 @@ def _power(b, shifted, lower):
 
 def _half_expm1(b, x):
     """expm1(x) / 2 in two parts; the half keeps 2**n in range."""
-    shifted, n = _nearest(b, x, _of(b, "INV_LN2")[0])
-    r, r_low = _reduce(b, x, n)
+    shifted, n = nearest(b, x, _of(b, "INV_LN2")[0])
+    r, r_low = reduce(b, x, n)
     scale = _power(b, shifted, 1)
     tail = b.fma(r * r, b.horner(r, _of(b, "EXP")), r_low)
     high, low = b.two_sum(scale - 0.5, scale * r)
@@ -125,8 +125,8 @@ def _half_expm1(b, x):
 def _hyperbolic_parts(b, a):
     """(a, c, r in two parts, sinh(r) - r, cosh(r) - 1) for a = 2**(n-2), c = 2**(-n-2), n >= 0."""
     a = b.minimum(a, 710.5 if b.double else 89.5)
-    shifted, n = _nearest(b, a, _of(b, "INV_LN2")[0])
-    r, r_low = _reduce(b, a, n)
+    shifted, n = nearest(b, a, _of(b, "INV_LN2")[0])
+    r, r_low = reduce(b, a, n)
     up = _power(b, shifted, 2)
     # 2**(-n-2) from the same bits: exponents add up to 2 * bias - 4; beyond n = 60 it no longer counts.
     down_bits = bits_of(1.0, b.format) * 2 - (4 << b.format.mantissa)

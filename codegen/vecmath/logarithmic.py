@@ -33,7 +33,7 @@ def log10(b, x):
 def log1p(b, x):
     """log(u + e) where u + e = 1 + x exactly; e enters to first order, and is 0 where 1 + x needs no splitting."""
     u, e = b.two_sum(b.constant(1.0), x)
-    y = _log_of_sum(b, u, e)
+    y = log_of_sum(b, u, e)
     y = b.select(x < float("inf"), y, x)
     y = b.select(x > -1.0, y, b.select(x.eq(-1.0), float("-inf"), b.select(x < -1.0, float("nan"), x)))
     return b.copysign(y, x)
@@ -90,11 +90,11 @@ def _log_base(b, x, unit, unit_low, scale, scale_low):
     return _poles(b, x, total + (rest + product_low))
 
 
-def _log_of_sum(b, u, e):
-    """log(u + e) for u > 0 normal and |e| at most half an ulp of u."""
+def log_of_sum(b, u, e, k_more=None):
+    """log(u + e), and k_more log 2 with it, for u > 0 normal and |e| no more than some ulp of u."""
     fmt = b.format
     k, m, _ = exponent_and_mantissa(b, u, fmt, SQRT_HALF)
-    k = k - float(fmt.bias)
+    k = k - (float(fmt.bias) if k_more is None else fmt.bias - k_more)
     # 2**-k from the bits of u and m, for k small enough that e counts.
     scale = b.from_bits((b.bits(m) - b.bits(u)) + bits_of(1.0, fmt))
     scale = b.select(u < 2.0 ** (fmt.mantissa + 2), scale, 0.0)

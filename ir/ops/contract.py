@@ -42,7 +42,8 @@ def _evaluate(lhs, rhs, contract, batch):
     n, m, k, p = [int(np.prod(s, dtype=np.int64)) for s in sizes]
     a = lhs.transpose(*lb, *lf, *lc).reshape(n, m, k)
     c = rhs.transpose(*rb, *rc, *rf).reshape(n, k, p)
-    return (np.matmul(a, c).reshape(shape).astype(lhs.dtype, copy=False),)
+    product = np.matmul(a, c) if lc else a * c  # nothing to sum: -0.0 stays
+    return (product.reshape(shape).astype(lhs.dtype, copy=False),)
 
 
 def _transpose(b, node, xs, ct, i):
@@ -89,7 +90,7 @@ def _zero_rule(b, attrs, x, y):
 
 def _no_contraction(b, attrs, x, y):
     """A contraction over nothing is an outer product: elementwise, so that it fuses."""
-    (lc, rc), (lb, rb) = attrs["contract"], attrs["batch"]
+    (lc, _), (lb, rb) = attrs["contract"], attrs["batch"]
     if lc:
         return None
     lf, rf = free_axes(x.ndim, lb), free_axes(y.ndim, rb)

@@ -10,8 +10,8 @@ from __future__ import annotations
 import numpy as np
 
 from ..graph import Constant
-from ..op import NONDIFFERENTIABLE, NUMBER, Linear, Op, Partials, Rule, register
-from ..types import BOOL, tensor
+from ..op import NONDIFFERENTIABLE, NOT_TAKEN, NUMBER, Linear, Op, Partials, Rule, register
+from ..types import BOOL, F64, I64, tensor
 
 LETTERS = {"f": "floats", "i": "integers", "b": "bools"}
 
@@ -185,7 +185,7 @@ sub = elementwise(
     emit=lambda e, x, y: e.sub(x, y), rules=SUB_RULES, numpy=(np.subtract,),
 )  # fmt: skip
 mul = elementwise(
-    "mul", np.multiply, Partials(lambda b, out, x, y: y, lambda b, out, x, y: x), arity=2, dtypes="fi",
+    "mul", np.multiply, Partials(lambda b, out, x, y: y, lambda b, out, x, y: x, unbounded=True), arity=2, dtypes="fi",
     emit=lambda e, x, y: e.mul(x, y), commutative=True, rules=MUL_RULES, numpy=(np.multiply,),
 )  # fmt: skip
 div = elementwise(
@@ -194,7 +194,10 @@ div = elementwise(
     arity=2, dtypes="f", emit=lambda e, x, y: e.div(x, y), numpy=(np.true_divide,), cost=4,
     rules=(
         Rule("x/1 -> x", lambda b, a, x, y: stretched(b, x, y) if is_number(y, 1) else None, heads=NUMBER),
-        Rule("(-x)/y -> -(x/y)", lambda b, a, x, y: b.neg(b.div(i[0], y)) if (i := made_by(x, "neg")) else None, heads=("neg",)),
+        Rule(
+            "(-x)/y -> -(x/y)", lambda b, a, x, y: b.neg(b.div(i[0], y)) if (i := made_by(x, "neg")) else None,
+            heads=("neg",),
+        ),
     ),
     domain=((-4.0, 4.0), (0.5, 3.0)),
 )  # fmt: skip
@@ -205,10 +208,11 @@ neg = elementwise(
 
 
 def _pow_dx(b, out, x, y):
-    """y * x**(y-1); for y = 0 it is 0, also at x = 0 (where x**-1 would give 0*inf)."""
+    """y * x**(y-1); for y = 0 it is 0, also at x = 0 (where x**-1 would give 0*inf: the base is masked there)."""
     if type(y) is Constant:
         return b.mul(b.pow(x, b.constant(y.data - 1, y.dtype)), y) if y.data != 0 else None
-    return b.mul(b.pow(x, b.select(b.eq(y, 0), 1, b.sub(y, 1))), y)
+    base = b.select(b.and_(b.eq(x, 0), b.eq(y, 0)), 1, x)
+    return b.mul(b.pow(base, b.sub(y, 1)), y)
 
 
 def _pow_dy(b, out, x, y):
@@ -243,10 +247,14 @@ def _emit_remainder(e, x, y):
     return e.select(e.eq(r, 0.0), e.copysign(e.const(0.0, e.dtype(x)), y), moved)
 
 
+def _minus_quotient(b, out, x, y):
+    """Minus the whole number of y that went into x, as the value has it: floor(x/y) may round to the next one."""
+    return b.neg(b.rint(b.div(b.sub(x, out), y)))
+
+
 remainder = elementwise(
-    "remainder", np.remainder,
-    Partials(lambda b, out, x, y: 1, lambda b, out, x, y: b.neg(b.floor(b.div(x, y)))),
-    arity=2, dtypes="fi", emit=_emit_remainder, numpy=(np.remainder,), cost=20, domain=((0.1, 0.9), (1.0, 2.0)),
+    "remainder", np.remainder, Partials(lambda b, out, x, y: 1, _minus_quotient), arity=2, dtypes="fi",
+    emit=_emit_remainder, numpy=(np.remainder,), cost=20, domain=((0.1, 0.9), (1.0, 2.0)),
 )  # fmt: skip
 
 
@@ -270,8 +278,8 @@ floor_divide = elementwise(
     numpy=(np.floor_divide,), cost=20, domain=((-4.0, 4.0), (0.5, 2.0)),
 )  # fmt: skip
 fmod = elementwise(
-    "fmod", np.fmod, Partials(lambda b, out, x, y: 1, lambda b, out, x, y: b.neg(b.trunc(b.div(x, y)))),
-    arity=2, dtypes="fi", numpy=(np.fmod,), cost=20, domain=((0.1, 0.9), (1.0, 2.0)),
+    "fmod", np.fmod, Partials(lambda b, out, x, y: 1, _minus_quotient), arity=2, dtypes="fi",
+    numpy=(np.fmod,), cost=20, domain=((0.1, 0.9), (1.0, 2.0)),
     emit=lambda e, x, y: e.rem(x, y) if e.dtype(x).kind == "f" else e.select(e.eq(y, 0), 0, e.rem(x, y)),
 )  # fmt: skip
 sqrt = elementwise(
@@ -405,7 +413,7 @@ def _select_rules(b, attrs, c, x, y):
 
 select = elementwise(
     "select", np.where, Linear(_select_transpose, (1, 2)), arity=3, dtypes="fib", infer=_infer_select,
-    emit=lambda e, c, x, y: e.select(c, x, y), rules=(Rule("select", _select_rules),), masks=True,
+    emit=lambda e, c, x, y: e.select(c, x, y), rules=(Rule("select", _select_rules),), masks=NOT_TAKEN,
 )  # fmt: skip
 
 
@@ -430,9 +438,14 @@ def _convert_rules(b, attrs, x):
     if x.dtype == dtype:
         return x
     inner = made_by(x, "convert")
-    if inner is not None and np.can_cast(inner[0].dtype, x.dtype, "safe") and x.dtype.kind == dtype.kind:
+    if inner is not None and _lossless(inner[0].dtype, x.dtype) and x.dtype.kind == dtype.kind:
         return b.cast(inner[0], dtype)  # widening first and then on loses nothing
     return None
+
+
+def _lossless(source, target):
+    """NumPy calls i64 -> f64 safe, but it rounds."""
+    return np.can_cast(source, target, "safe") and (source, target) != (I64, F64)
 
 
 convert = elementwise(

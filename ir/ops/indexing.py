@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..op import Linear, Op, Rule, register
+from ..op import UNUSED, Linear, Op, Rule, register
 from ..types import I64, tensor
 from .elementwise import is_number
 
@@ -63,7 +63,7 @@ def _gather_rules(b, attrs, x, index):
 gather = register(
     Op(
         "gather", "indexing", _infer_gather, lambda x, index: (np.asarray(x)[np.asarray(index)],),
-        Linear(_gather_transpose, (0,)), _batch_gather, dtypes="fib", arity=2, masks=True, cost=2,
+        Linear(_gather_transpose, (0,)), _batch_gather, dtypes="fib", arity=2, masks=UNUSED, cost=2,
         rules=(Rule("gather of a constant", _gather_rules),),
     )
 )  # fmt: skip
@@ -126,6 +126,6 @@ def _scatter_transpose(b, node, xs, ct, i):
 scatter = register(
     Op(
         "scatter", "indexing", _infer_scatter, _scatter, Linear(_scatter_transpose, (0, 2)), _batch_scatter,
-        dtypes="fib", arity=3, masks=True, cost=4,
+        dtypes="fib", arity=3, masks=UNUSED, cost=4,
     )
 )  # fmt: skip

@@ -13,7 +13,7 @@ import math
 import numpy as np
 
 from ..graph import Constant
-from ..op import Linear, Op, Rule, register
+from ..op import UNUSED, Linear, Op, Rule, register
 from ..types import tensor
 
 
@@ -185,7 +185,7 @@ slice = movement(
     lambda x, start, stop, step: (x[tuple([np.s_[a:z:k] for a, z, k in zip(start, stop, step)])],),
     _slice_transpose,
     lambda b, node, xs, batched, size: b.apply(node.op, xs, _batch_axes(node.attrs, start=0, stop=size, step=1)),
-    rules=(Rule("slice", _slice_rules),), masks=True,
+    rules=(Rule("slice", _slice_rules),), masks=UNUSED,
 )  # fmt: skip
 
 

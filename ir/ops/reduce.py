@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..op import NONDIFFERENTIABLE, Explicit, Linear, Op, Rule, register
+from ..op import NONDIFFERENTIABLE, UNUSED, Explicit, Linear, Op, Rule, register
 from ..types import I64, tensor
 
 
@@ -107,10 +107,11 @@ reduce_sum = fold(
     "reduce_sum", np.sum, Linear(lambda b, node, xs, ct, i: spread(b, ct, xs[0].shape, node.attrs["axes"])),
     lambda dtype: 0, "fi", emit=lambda e, acc, x: e.add(acc, x),
     rules=(
-        *SHAPE_RULES,
+        Rule("sum over no axes", _no_axes, exact=False),  # NumPy's sum of -0.0 is 0.0
+        Rule("sum over axes of length one", _unit_axes, exact=False),
         Rule("sum(broadcast(x)) -> n*sum(x)", _sum_of_broadcast, exact=False, heads=("broadcast",)),
         Rule("sum(sum(x)) -> sum(x)", _sum_of_fold, exact=False, heads=("reduce_sum",)),
-        Rule("sum(-x) -> -sum(x)", _sum_of_neg, heads=("neg",)),
+        Rule("sum(-x) -> -sum(x)", _sum_of_neg, exact=False, heads=("neg",)),  # 1 + -1 is +0 either way
     ),
 )  # fmt: skip
 
@@ -189,12 +190,12 @@ def _without_dtype(function):
 
 reduce_max = fold(
     "reduce_max", _without_dtype(np.max), Explicit(_extreme_jvp, _extreme_vjp), lambda dtype: None, "fi",
-    emit=lambda e, acc, x: e.maximum(acc, x), rules=SHAPE_RULES, masks=True,
+    emit=lambda e, acc, x: e.maximum(acc, x), rules=SHAPE_RULES, masks=UNUSED,
     doc="Ties share the derivative equally.",
 )  # fmt: skip
 reduce_min = fold(
     "reduce_min", _without_dtype(np.min), Explicit(_extreme_jvp, _extreme_vjp), lambda dtype: None, "fi",
-    emit=lambda e, acc, x: e.minimum(acc, x), rules=SHAPE_RULES, masks=True,
+    emit=lambda e, acc, x: e.minimum(acc, x), rules=SHAPE_RULES, masks=UNUSED,
     doc="Ties share the derivative equally.",
 )  # fmt: skip
 reduce_and = fold(

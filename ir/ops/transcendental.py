@@ -44,7 +44,7 @@ def _even(name):
         inner = made_by(x, "neg")
         return getattr(b, name)(inner[0]) if inner else None
 
-    return (Rule(f"{name}(-x) -> {name}(x)", apply),)
+    return (Rule(f"{name}(-x) -> {name}(x)", apply, heads=("neg",)),)
 
 
 # ---- exponentials and logarithms -----------------------------------------------------------------------------------

@@ -1,22 +1,24 @@
-"""Collect like terms and powers in what differentiation made, so that higher derivatives stay small.
+"""Collect like terms in what differentiation made, so that higher derivatives stay small.
 
-In: a Graph. Out: an equal Graph in which sums and products of float nodes with a tag (made by a transform) are rebuilt in
-a canonical form; the user's own arithmetic (tag "") is never touched, and neither are integers.
+In: a Graph. Out: an equal Graph in which sums and products of float nodes with a tag (made by a transform) are rebuilt
+from a normal form; the user's own arithmetic (tag "") is never touched, and neither are integers.
 
 Each such node is kept as a form over atoms, where an atom is any value that is not itself collected:
-    product   coefficient * atom_1**e_1 * ... * atom_n**e_n     mul, neg and div multiply forms, exponents add
+    product   coefficient * atom_1**e_1 * ... * atom_n**e_n     mul and neg; x / y is x * (1 / y), its inverse an atom
     sum       coefficient * product + ...                       add, sub and neg merge terms of equal products
-A form becomes nodes when something else needs its value. A sum that is used once disappears into the sum it is added to;
-one that is used again, or multiplied, is built and is an atom from then on: products are never distributed over sums,
-which would let the size grow and cancel digits. Equal products and equal sums are built once whatever the order of
-their parts, so u'*v' meets v'*u', and the tangent of a derivative of order k is found to be that of order k+1 which the
-graph already has. Terms keep the order in which they were added, so that no new cancellation is made.
+A form becomes nodes when something else needs its value. A sum that is used once disappears into the sum it is added
+to; one that is used again, or multiplied, is built and is an atom from then on: products are never distributed over
+sums, which would let the size grow and cancel digits. Equal products and equal sums are built once, whatever the order
+of their parts. Terms keep the order in which they were added, so no new cancellation is made.
 
-Like terms are what keeps repeated differentiation polynomial, and they only meet in expanded form. When no derivative
-is due (`factor`), common factors are taken out, u*v + u*w -> u*(v+w), greedily, the most frequent first.
+How long products may get depends on what comes next. If the graph will be differentiated again, a product has two atoms
+and longer ones are chains of such: then u^(i) * v^(j) of Leibniz' rule stay values that the next order shares (merged
+by `equal.py`), their binomials are collected here, and the k-th derivative grows like k**2, as Taylor arithmetic does.
+If no derivative is due (`factor`), products are flattened, and common factors taken out, u*v + u*w -> u*(v+w), greedily,
+the most frequent first.
 
-Time is linear in the nodes: forms are bounded (`FACTORS`, `DEGREE`, `SCALED`, `FACTORED`) except sums, which are merged
-the smaller into the larger.
+Time is linear in the nodes: forms are bounded (`FACTORS`, `SCALED`, `FACTORED`) except sums, which are merged the smaller
+into the larger.
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ repeated differentiation polynomial. One loop over the nodes.
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from hashlib import blake2b
 
 from ..build import Builder
@@ -28,31 +29,36 @@ def merge_equal(graph: Graph) -> Graph:
     """The graph with algebraically equal derived values merged."""
     if not any([node.tag for node in graph.nodes]):
         return graph
-    b = Builder(graph.name)
-    env = {p: b.param(p.type, p.name) for p in graph.params}
-    prints = {p: _opaque(b"param", str(i)) for i, p in enumerate(graph.params)}
-    known = {(prints[p], p.type): env[p] for p in graph.params}
-
-    def lookup(value):
-        return b.constant(value.data, value.dtype) if type(value) is Constant else env[value]
-
+    prints = {p: _opaque(b"param%d" % i) for i, p in enumerate(graph.params)}
+    known = {(prints[p], p.type): p for p in graph.params}
+    same = {}  # derived value -> the earlier value that it equals, None for zero
     for node in graph.nodes:
         found = _fingerprints(node, prints)
-        prints.update(zip(node.results, found))
+        for result, fingerprint in zip(node.results, found):
+            prints[result] = fingerprint
+            if not result.type.is_float:
+                continue
+            earlier = known.setdefault((fingerprint, result.type), result)
+            if node.tag and (earlier is not result or fingerprint == 0):
+                same[result] = earlier if fingerprint else None
+    return _substituted(graph, same) if same else graph
+
+
+def _substituted(graph, same):
+    """Copy the graph, with the values in `same` replaced."""
+    b = Builder(graph.name)
+    env = {p: b.param(p.type, p.name) for p in graph.params}
+
+    def lookup(value):
+        return value if type(value) is Constant else env[value]
+
+    for node in graph.nodes:
         b.at(node)
-        if node.tag and len(found) == 1 and node.results[0].type.is_float:
-            (result,) = node.results
-            if found[0] == 0:
-                env[result] = b.zeros(result.type)
-                continue
-            same = known.get((found[0], result.type))
-            if same is not None:
-                env[result] = same
-                continue
-        values = b.apply(node.op, [lookup(o) for o in node.operands], node.attrs, node.regions)
-        for result, value, fingerprint in zip(node.results, values, found):
-            env[result] = value
-            known.setdefault((fingerprint, result.type), value)
+        if any([r not in same for r in node.results]) or not node.results:
+            env.update(zip(node.results, b.apply(node.op, [lookup(o) for o in node.operands], node.attrs, node.regions)))
+        for r in node.results:
+            if r in same:
+                env[r] = b.zeros(r.type) if same[r] is None else env[same[r]]
     return b.finish([lookup(r) for r in graph.results])
 
 
@@ -70,9 +76,13 @@ def _fingerprints(node, prints) -> list[int]:
             exponent = node.operands[1].data
             if exponent == int(exponent if math.isfinite(exponent) else 0) and abs(exponent) <= POWER:
                 return [pow(found[0], int(exponent), PRIME)]
-    regions = "".join([region.digest for region in node.regions])
-    what = f"{node.op.name}{found}{list(node.attrs.items())}{regions}"
-    return [_opaque(what.encode(), str(i)) for i in range(len(node.results))]
+    what = [node.op.name.encode(), *[f.to_bytes(16, "little") for f in found]]
+    if node.attrs or node.regions:
+        what.append(repr((list(node.attrs.items()), [region.digest for region in node.regions])).encode())
+    what = b"|".join(what)
+    if len(node.results) == 1:
+        return [_opaque(what)]
+    return [_opaque(b"%d|" % i + what) for i in range(len(node.results))]
 
 
 _FIELD = {
@@ -84,14 +94,19 @@ _FIELD = {
 }
 
 
-def _opaque(what, suffix):
-    return int.from_bytes(blake2b(what + suffix.encode(), digest_size=16).digest(), "little") % PRIME
+def _opaque(what):
+    return int.from_bytes(blake2b(what, digest_size=16).digest(), "little") % PRIME
+
+
+@lru_cache(maxsize=4096)
+def _number(data):
+    """A float is n / 2**k exactly, and 2**127 is 1 in this field."""
+    over, under = data.as_integer_ratio()
+    return (over << (-(under.bit_length() - 1) % 127)) % PRIME
 
 
 def _constant(constant):
-    """A float is n / 2**k exactly, and 2**127 is 1 in this field. Other constants are opaque."""
     data = constant.data
-    if type(data) is not float or not math.isfinite(data):
-        return _opaque(repr(constant.key).encode(), "")
-    over, under = data.as_integer_ratio()
-    return (over << (-(under.bit_length() - 1) % 127)) % PRIME
+    if type(data) is float and math.isfinite(data):
+        return _number(data)
+    return _opaque(repr(constant.key).encode())

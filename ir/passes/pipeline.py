@@ -14,11 +14,11 @@ from typing import NamedTuple
 
 from ..graph import Graph
 from ..knobs import VERIFY
+from ..pause import pause_gc
 from ..verify import verify
 from .collect import collect
 from .equal import merge_equal
-from .simplify import release, simplify
-from .stabilize import stabilize
+from .simplify import simplify
 
 
 class Step(NamedTuple):
@@ -30,17 +30,15 @@ class Step(NamedTuple):
     ms: float
 
 
+@pause_gc
 def optimize(graph: Graph, differentiate_later: bool = False, steps: list[Step] | None = None) -> Graph:
     """The optimised graph: same parameters, same results, same guards. `steps` receives a record per step."""
     run = partial(_run, [] if steps is None else steps)
-    if differentiate_later:
-        graph = run("simplify", simplify, graph)
-    else:
-        graph = run("release", release, graph)
-    graph = run("stabilize", stabilize, graph)
+    graph = run("simplify", partial(simplify, release=not differentiate_later), graph)
     graph = run("merge equal", merge_equal, graph)
     graph = run("collect", partial(collect, factor=not differentiate_later), graph)
-    graph = run("merge again", merge_equal, graph)
+    if any(["." in node.tag for node in graph.nodes]):  # a derivative of a derivative
+        graph = run("merge again", merge_equal, graph)
     if VERIFY.value:
         verify(graph, "gradient" if differentiate_later else "optimized")
     return graph

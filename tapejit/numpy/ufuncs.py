@@ -14,7 +14,7 @@ import math
 
 import numpy as np
 
-from ..array import Array, handles, make
+from ..array import DIRECT, Array, handles, make
 from ..errors import DTypeError, IntegerPowerError, located
 from ..promote import BOOL, F64, apply1, asarray, call, cast, common_dtype, operand, operand_array, select, truth
 from .common import UNSET, firm, refuse, reshaped
@@ -57,6 +57,7 @@ def _public(name, compute, arity, functions):
     ufunc.__doc__ = compute.__doc__ or f"As `numpy.{name}`."
     if arity == 2:
         handles(*[(f, "outer") for f in functions])(_outer(ufunc))
+    DIRECT.update(dict.fromkeys(functions, compute))
     return handles(*functions)(ufunc)
 
 
@@ -112,19 +113,9 @@ def dtype_of(x):
     return operand_array(x).dtype
 
 
-def _on_bools(op, on_bools):
-    """An operation of numbers that NumPy defines on bools as a logical one."""
-
-    def compute(x, y):
-        x, y = operand(x), operand(y)
-        return call(on_bools if common_dtype(x, y) == BOOL else op, x, y)
-
-    return compute
-
-
 # ---- arithmetic ----------------------------------------------------------------------------------------------------
-add = _public("add", _on_bools("add", "or_"), 2, (np.add,))
-multiply = _public("multiply", _on_bools("mul", "and_"), 2, (np.multiply,))
+add = _direct("add", 2, np.add, weak=True)
+multiply = _direct("mul", 2, np.multiply, weak=True)
 subtract = _direct("sub", 2, np.subtract, weak=True)
 floor_divide = _direct("floor_divide", 2, np.floor_divide, weak=True)
 remainder = mod = _direct("remainder", 2, np.remainder, weak=True)
@@ -132,13 +123,25 @@ fmod = _direct("fmod", 2, np.fmod)
 negative = _direct("neg", 1, np.negative, weak=True)
 sign = _direct("sign", 1, np.sign)
 sqrt = _direct("sqrt", 1, np.sqrt)
-fabs = _public("fabs", lambda x: absolute(_floating(x)), 1, (np.fabs,))
 
 
-def _floating(x):
+def _no_bools(name, x):
+    """Refuse bools where NumPy would compute in int8 or float16."""
+    if x.dtype == BOOL:
+        raise located(DTypeError, f"{name} is not defined for bool", ".astype(np.float64) first")
+    return x
+
+
+def _floating(x, name="this function"):
     """Integers as float64, where NumPy has float loops only."""
-    x = operand_array(x)
+    x = _no_bools(name, operand_array(x))
     return cast(x, F64) if x.dtype.kind == "i" else x
+
+
+@ufunc(np.fabs)
+def fabs(x):
+    """As `numpy.fabs`."""
+    return firm(call("abs", _floating(x, "fabs")))
 
 
 @ufunc(np.true_divide)
@@ -156,10 +159,7 @@ true_divide = divide
 @ufunc(np.positive)
 def positive(x):
     """As `numpy.positive`."""
-    x = asarray(x) if not isinstance(x, Array) else operand(x)
-    if x.dtype == BOOL:
-        raise located(DTypeError, "positive is not defined for bool", "+x of numbers, or x itself")
-    return x
+    return _no_bools("positive", asarray(x) if not isinstance(x, Array) else operand(x))
 
 
 @ufunc(np.absolute)
@@ -210,7 +210,7 @@ def square(x):
 
 @ufunc(np.reciprocal)
 def reciprocal(x):
-    """As `numpy.reciprocal`; of integers 1 // x towards zero, as in NumPy."""
+    """As `numpy.reciprocal`; of integers 1 / x towards zero, and 0 at 0."""
     x = firm(x)
     if x.dtype.kind == "f":
         return call("div", 1.0, x)
@@ -323,7 +323,7 @@ def divmod(x, y):
 @ufunc(np.conjugate)
 def conjugate(x):
     """As `numpy.conjugate`: numbers here are real."""
-    return firm(x)
+    return _no_bools("conjugate", firm(x))
 
 
 conj = conjugate
@@ -354,16 +354,7 @@ def isrealobj(x):
 
 
 # ---- extremes ------------------------------------------------------------------------------------------------------
-def _extreme(op, on_bools, *functions):
-    both = _on_bools(op, on_bools)
-
-    def compute(x, y):
-        return firm(both(x, y))
-
-    return _public(functions[0].__name__, compute, 2, functions)
-
-
-maximum, minimum = _extreme("maximum", "or_", np.maximum), _extreme("minimum", "and_", np.minimum)
+maximum, minimum = _direct("maximum", 2, np.maximum), _direct("minimum", 2, np.minimum)
 
 
 def _ignoring_nan(extreme, function):

@@ -53,6 +53,8 @@ def representable(name, args):
 @pytest.mark.parametrize("name", UNARY)
 def test_unary(name, same):
     for x in OPERANDS.values():
+        if name == "reciprocal" and x is INTS or x is OPERANDS["i32"]:
+            x = x[x != 0]  # of the integer 0 NumPy's is undefined
         if representable(name, (x,)):
             same(name, x)
         else:
@@ -212,7 +214,7 @@ SMOOTH_UNARY = [
     ("sin", FLOATS), ("cos", FLOATS), ("tan", UNIT), ("arcsin", UNIT), ("arccos", UNIT), ("arctan", FLOATS),
     ("arcsinh", FLOATS), ("arccosh", ABOVE + 1), ("arctanh", UNIT), ("sinh", FLOATS), ("cosh", FLOATS), ("tanh", FLOATS),
     ("degrees", FLOATS), ("radians", FLOATS), ("sinc", np.array([-0.3, 0.0, 1e-5, 0.002, 0.5])), ("nan_to_num", FLOATS),
-    ("fabs", ABOVE), ("positive", ABOVE), ("floor", UNIT + 0.1), ("modf", FLOATS + 0.1), ("rint", UNIT), ("real", UNIT),
+    ("fabs", ABOVE), ("positive", ABOVE), ("floor", UNIT + 0.1), ("modf", FLOATS + 0.1), ("rint", UNIT + 0.1), ("real", UNIT),
 ]  # fmt: skip
 
 

@@ -1,0 +1,94 @@
+"""asin, acos, atan, atan2.
+
+In: a builder and the argument(s). Out: the value of the function.
+asin and acos: a minimax polynomial up to 1/2; above it asin(x) = pi/2 - 2 asin(sqrt((1 - x) / 2)).
+atan(num / den) for 0 <= num <= den: above 1/2, pi/4 + atan((num - den) / (num + den)); the other octants by symmetry.
+Square root and quotient carry their remainder to first order, and multiples of pi/4 are added in two parts.
+(Muller, Elementary Functions, chapter 11: only textbook identities are used.)
+"""
+
+from . import tables as t
+
+
+def asin(b, x):
+    a = b.abs(x)
+    big, w, tail = _asin_half(b, a, a)
+    half_pi, half_pi_low = _of(b, "HALF_PI")
+    scale = b.select(big, b.constant(-2.0), 1.0)
+    high, low = b.fast_two_sum(b.select(big, b.constant(half_pi), 0.0), scale * w)
+    low = low + b.select(big, b.constant(half_pi_low), 0.0)
+    return b.copysign(high + b.fma(scale, tail, low), x)
+
+
+def acos(b, x):
+    big, w, tail = _asin_half(b, b.abs(x), x)
+    half_pi, half_pi_low = _of(b, "HALF_PI")
+    below = x < -0.5
+    scale = b.select(big, b.select(below, b.constant(-2.0), 2.0), -1.0)
+    multiple = b.select(big, b.select(below, b.constant(2.0), 0.0), 1.0)
+    high, low = b.fast_two_sum(multiple * half_pi, scale * w)
+    return high + b.fma(scale, tail, b.fma(multiple, b.constant(half_pi_low), low))
+
+
+def atan(b, x):
+    a = b.minimum(b.abs(x), 2.0**60)
+    swapped = a > 1.0
+    y = _atan_quotient(b, b.select(swapped, 1.0, a), b.select(swapped, a, 1.0), swapped, None)
+    return b.copysign(y, x)
+
+
+def atan2(b, y, x):
+    """The angle of the point (x, y); scaled so that no quotient of representable size over- or underflows."""
+    ax, ay = b.abs(x), b.abs(y)
+    swapped = ay > ax
+    num, den = b.select(swapped, ax, ay), b.select(swapped, ay, ax)
+    infinite = den.eq(float("inf"))
+    num = b.select(infinite, b.select(num.eq(float("inf")), b.constant(1.0), 0.0), num)
+    den = b.select(infinite | den.eq(0.0), 1.0, den)
+    # Scaled down no more than the inverse of den needs, or a small num would lose bits that the quotient has.
+    above, down, below, up = (1000, -100, -500, 600) if b.double else (100, -28, -60, 60)
+    scale = b.select(den > 2.0**above, 2.0**down, b.select(den < 2.0**below, b.constant(2.0**up), 1.0))
+    negative = b.copysign(b.constant(1.0), x) < 0.0
+    angle = b.copysign(_atan_quotient(b, num * scale, den * scale, swapped, negative), y)
+    return b.select(ax.is_nan() | ay.is_nan(), x + y, angle)
+
+
+def _of(b, name):
+    return getattr(t, name if b.double else name + "_F32")
+
+
+def _asin_half(b, a, x):
+    """(a > 1/2, w, tail): asin(w) = w + tail for w = x, or for w = sqrt((1 - a) / 2) when a > 1/2."""
+    big = a > 0.5
+    z = b.select(big, b.fma(a, -0.5, 0.5), a * a)
+    root = b.sqrt(z)
+    root_low = b.select(big, b.fma(-root, root, z) * b.half_inverse(root), 0.0)
+    w = b.select(big, root, x)
+    return big, w, b.fma(w * z, b.horner(z, _of(b, "ASIN")), root_low)
+
+
+def _atan_quotient(b, num, den, swapped, negative):
+    """atan(num / den) for 0 <= num <= den; pi/2 minus it where swapped; pi minus that where negative."""
+    middle = num > 0.5 * den
+    total, total_low = b.fast_two_sum(den, num)
+    numerator = b.select(middle, num - den, num)
+    denominator = b.select(middle, total, den)
+    inverse = 1.0 / denominator
+    q = numerator * inverse
+    remainder = b.fma(-q, denominator, numerator) - q * b.select(middle, total_low, 0.0)
+    z = q * q
+    tail = b.fma(q * z, b.horner(z, _of(b, "ATAN")), remainder * inverse)
+    eighths = b.select(middle, b.constant(1.0), 0.0)
+    eighths = b.select(swapped, 2.0 - eighths, eighths)
+    flipped = swapped
+    if negative is not None:
+        eighths = b.select(negative, 4.0 - eighths, eighths)
+        flipped = swapped ^ negative
+    q, tail = b.select(flipped, -q, q), b.select(flipped, -tail, tail)
+    half_pi, half_pi_low = _of(b, "HALF_PI")
+    base, base_low = b.two_product(eighths, b.constant(half_pi / 2))
+    high, low = b.fast_two_sum(base, q)
+    return high + (low + b.fma(eighths, b.constant(half_pi_low / 2), base_low + tail))
+
+
+FUNCTIONS = {"asin": asin, "acos": acos, "atan": atan, "atan2": atan2}
