@@ -73,9 +73,6 @@ class Node:
         if len(types) == 1:
             self.results = (Value(types[0], self),)
         else:
-            if len(types) == 1:
-            self.results = (Value(types[0], self),)
-        else:
             self.results = tuple([Value(type, self, i) for i, type in enumerate(types)])
 
     @property

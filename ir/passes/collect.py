@@ -26,11 +26,13 @@ from __future__ import annotations
 import math
 from collections import Counter
 
+import numpy as np
+
 from ..build import Builder
 from ..graph import Constant, Graph
 
 COLLECTED = frozenset(("add", "sub", "neg", "mul", "div"))
-FACTORS = 2
+FACTORS = 16  # sum of the exponents in a product, when no derivative is due
 SCALED = 32  # terms of a sum over which a coefficient is distributed
 FACTORED = 96  # terms of a sum in which common factors are looked for
 
@@ -133,32 +135,20 @@ class _Collector:
         p, q = self.product(x), self.product(y)
         if _degree(p.key) + _degree(q.key) > self.degree:
             p, q = self.shortened(x, p), self.shortened(y, q)
-        return self.times(p, q, node)
-
-    def shortened(self, old, product):
-        """The product as coefficient times one atom."""
-        if _degree(product.key) < 2:
-            return product
-        self.b.at(product.node)
-        atom = self.atom(self.built_product(1.0, product.key, old.dtype))
-        return _Product(product.coef, atom.key, product.node)
-
-    def times(self, p, q, node):
-        exponents = dict(p.key)
-        for i, e in q.key:
-            exponents[i] = exponents.get(i, 0) + e
-        return _Product(p.coef * q.coef, tuple(sorted(exponents.items())), node)
+        return self.times(p, q.coef, q.key, node)
 
     def divided(self, x, y, node):
         """x / y as x * (1/y): products of one reciprocal and its powers are what like terms are found among."""
-        p, q = self.product(x), self.product(y)
-        if not q.key:
-            return _Product(p.coef / q.coef, p.key, node)
-        self.b.at(node)
-        inverse = self.atom(self.b.div(self.b.constant(1.0, y.dtype), self.value(y)))
-        if _degree(p.key) + 1 > self.degree:
-            p = self.shortened(x, p)
-        return self.times(p, inverse, node)
+        p, q = self.product(x), self.shortened(y, self.product(y))
+        if q.coef == 0:
+            return self.unchanged(node)
+        inverse = ()
+        if q.key:
+            self.b.at(node)
+            inverse = self.atom(self.b.div(1.0, self.atoms[q.key[0][0]])).key
+            if _degree(p.key) + 1 > self.degree:
+                p = self.shortened(x, p)
+        return self.times(p, 1 / q.coef, inverse, node)
 
     def scaled(self, x, y, node):
         """(a + b) * c with a number c -> c*a + c*b, if the sum is small and not used again; else None."""
@@ -169,7 +159,32 @@ class _Collector:
         if number.key:
             return None
         terms = {key: coef * number.coef for key, coef in found.terms.items()}
+        if not all([_is_ordinary(coef, node) for coef in terms.values()]):
+            return None
         return _Sum(found.sign, terms, node)
+
+    def times(self, p, coef, key, node):
+        """p * coef * key; the node itself where the coefficients' product overflows or underflows."""
+        coef *= p.coef
+        if not _is_ordinary(coef, node):
+            return self.unchanged(node)
+        exponents = dict(p.key)
+        for i, e in key:
+            exponents[i] = exponents.get(i, 0) + e
+        return _Product(coef, tuple(sorted(exponents.items())), node)
+
+    def shortened(self, old, product):
+        """The product as coefficient times one atom."""
+        if _degree(product.key) < 2:
+            return product
+        self.b.at(product.node)
+        atom = self.atom(self.built_product(1.0, product.key, old.dtype))
+        return _Product(product.coef, atom.key, product.node)
+
+    def unchanged(self, node):
+        operands = [self.value(o) for o in node.operands]
+        self.b.at(node)
+        return self.b.apply(node.op, operands, node.attrs)[0]
 
     def terms(self, old, node) -> _Sum:
         """The operand as a sum that may be changed."""
@@ -314,6 +329,12 @@ def _degree(key):
 def _divided(key, i, power):
     """The key without `power` factors of atom i."""
     return tuple([(k, e - power if k == i else e) for k, e in key if k != i or e != power])
+
+
+def _is_ordinary(coef, node):
+    """Whether a coefficient is 1 or a normal number of the node's dtype: it loses nothing when it is rounded to it."""
+    limits = np.finfo(node.results[0].dtype)
+    return coef in (1.0, -1.0) or limits.tiny <= abs(coef) <= limits.max
 
 
 def _common(coefs):
