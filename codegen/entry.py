@@ -83,7 +83,8 @@ class Executable:
         self.params, self.results, self.guards = params, results, guards
         self._makers = [(r.shape, r.dtype) for r in results]
         heavy = sum([k["bytes"] + k["operations"] for k in stats.kernels]) + stats.library_calls * GIL_BYTES
-        prototype = WITHOUT_GIL if heavy > GIL_BYTES else WITH_GIL
+        self.releases_gil = heavy > GIL_BYTES
+        prototype = WITHOUT_GIL if self.releases_gil else WITH_GIL
         self._call = prototype(code.addresses[entry + ".lists"])
         self._arenas = []
 

@@ -123,6 +123,7 @@ class Plan:
         """Fill `buffers` with a Buffer for every parameter and root."""
         self.always = self.required()
         uses, stretched = self.uses()
+        self.used = uses
         for i, p in enumerate(self.graph.params):
             self.buffers[p] = Buffer(f"in{i}", p.type, ("input", i))
         weight = {}  # value -> (cost, size) of what is recomputed where it is inlined
@@ -161,7 +162,9 @@ class Plan:
                 guards += 1
             elif node.results[0] in self.buffers:
                 buffer = self.buffers[node.results[0]]
-                if buffer.type.size:
+                if node.op.kind == "indexing" and self.overwrites(node, buffer):
+                    self.place(items(node, self.buffers[node.results[0]])[1])
+                elif buffer.type.size:
                     call = blas.call(node, buffer, self.buffer_of) if node.op.kind == "contract" else None
                     if call is not None:
                         self.step(call)
@@ -172,6 +175,19 @@ class Plan:
         for value, buffer in copies:
             if buffer.type.size:
                 self.place(_put(value, buffer, "copy"))
+
+    def overwrites(self, node, buffer):
+        """A scatter into a temporary that nothing else reads happens there, without the copy."""
+        x = self.base(node.operands[0])
+        there = self.buffers.get(x)
+        if node.op.name == "gather" or there is None or there.place[0] != "arena" or not there.writers:
+            return False
+        if self.used[x] != 1 or node.operands[0] in node.operands[1:] or not node.operands[2].type.size:
+            return False
+        there.name, there.place = buffer.name, buffer.place
+        self.outputs = [there if b is buffer else b for b in self.outputs]
+        self.buffers[node.results[0]] = there
+        return True
 
     def bind_results(self):
         """Give each result an output buffer: the root's own if it is free, else a copy, made last."""

@@ -24,9 +24,10 @@ STORE_WEIGHT = 2
 
 def schedule(body) -> Kernel | None:
     """The kernel of a body, or None if nothing it stores is wanted."""
-    effects = [e for e in body.effects if not is_dead(e)]
-    if not effects:
+    live = [(e, origin) for e, origin in zip(body.effects, body.origins) if not is_dead(e)]
+    if not live:
         return None
+    effects = [e for e, _ in live]
     order = loop_order(body, effects)
     statements, effects, order, extents = merge_loops(body, body.statements, effects, order)
     nested = Nest(order, extents, body.name)
@@ -40,7 +41,7 @@ def schedule(body) -> Kernel | None:
     size = 1
     for n in body.space:
         size *= n
-    origin = ", ".join(dict.fromkeys(body.origins))
+    origin = ", ".join(dict.fromkeys([origin for _, origin in live]))
     kernel = Kernel(nested.block(), list(buffers), writes, origin)
     lets = [s for s in statements if type(s) is Let]
     kernel.statistics = {

@@ -67,7 +67,8 @@ def transpose_into(b: Builder, graph: Graph, env: dict, active, seeds):
             ct = pull(b, value, members[value], left, env, lookup)
             if ct is not None:
                 pending.setdefault(value, []).append(ct)
-                masked[value] = max([masked.get(value, 0), *[strong for _, _, strong in left]])
+                reasons = [strong for _, _, strong in left] + [node.op.masks for node in members[value]]
+                masked[value] = max(masked.get(value, 0), *reasons)
 
     for node in reversed(graph.nodes):
         for r in node.results:

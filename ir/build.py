@@ -124,7 +124,7 @@ class Builder:
     def _fold(self, op, operands, attrs):
         with np.errstate(all="ignore"):
             (out,) = op.evaluate(*[o.dtype.type(o.data) for o in operands], **attrs)
-        return self.constant(out, out.dtype)
+        return self.constant(out.item(), out.dtype)  # np.where gives an array
 
     def __getattr__(self, name):
         op = _op.TABLE.get(name)

@@ -30,12 +30,13 @@ from .array import Array, make
 from .environment import Environment, Reader
 from .errors import ArgumentTypeError, TapejitWarning, located
 from .promote import cast
-from .record import Replay, state
+from .record import Replay, open_records, state
 from .trace import function_name, leaf_data, trace
 from .tree import flatten, unflatten
 
 CacheInfo = namedtuple("CacheInfo", "hits misses paths currsize maxsize")
 MAX_KEYS, MAX_PATHS = 256, 64
+NATIVE_AFTER = 4  # calls of a path before it gets an entry in machine code
 
 
 _PLAIN = (np.ndarray, float, int)
@@ -127,6 +128,7 @@ class Function:
         self._hashed = []  # arrays whose contents are part of the key; see environment.py
         self._roots: OrderedDict = OrderedDict()
         self._lock = threading.RLock()
+        self._dispatcher = None  # of codegen/native.py, once a path is hot
         self._quick = {}  # types, dtypes, shapes of plain positional arguments -> (key, environment, root)
         self._hits = self._misses = 0
 
@@ -145,7 +147,8 @@ class Function:
         if base is None and not kwargs and not state.records:
             plain = tuple([(x.dtype, x.shape) if type(x) is np.ndarray else type(x) for x in args])
             known = self._quick.get(plain)
-            if known is not None and known[1] == self._environment.read():
+            env = self._environment  # None for a moment while another thread records
+            if known is not None and env is not None and known[1] == env.read():
                 self._hits += 1
                 return self._run(known[0], known[2], args, kwargs, args)
         leaves, tree = flatten((args, kwargs))
@@ -163,7 +166,7 @@ class Function:
             plain = tuple([(x.dtype, x.shape) if type(x) is np.ndarray else type(x) for x in args])
             if len(self._quick) >= MAX_KEYS:
                 self._quick.clear()
-            self._quick[plain] = (key, self._environment.read(), root)
+            self._quick[plain] = (key, key[2], root)
         return self._run(key, root, args, kwargs, leaves)
 
     def _key(self, leaves, tree):
@@ -212,7 +215,23 @@ class Function:
             inputs = path.inputs(leaves)
             results = path.run(inputs)
         path.hits += 1
+        if path.hits == NATIVE_AFTER and not kwargs:
+            self._go_native(path, args)
         return self._wrap(path.program, results, leaves)
+
+    def _go_native(self, path, args):
+        """Have machine code answer calls like this one from now on, where it can; see codegen/native.py."""
+        with self._lock:
+            entry = native_entry(path, args, self._environment)
+            if entry is None:
+                return
+            if self._dispatcher is None:
+                from tapejit.codegen.native import Dispatcher
+
+                self._dispatcher = Dispatcher(functools.partial(Function.__call__, self), open_records)
+                # `__call__` is looked up on the class: each function that goes native gets one of its own.
+                self.__class__ = type("Function", (Function,), {"__call__": self._dispatcher.builtin})
+            self._dispatcher.add(entry)
 
     def _grow(self, key, path, edge, args, kwargs, leaves):
         """Record the path these arguments take and hang it where the known one was left."""
@@ -296,13 +315,16 @@ class Function:
     def cache_info(self) -> CacheInfo:
         """(hits, misses, paths, currsize, maxsize)."""
         paths = sum([_count(r) for r in self._roots.values()])
-        return CacheInfo(self._hits, self._misses, paths, len(self._roots), MAX_KEYS)
+        native = self._dispatcher.hits if self._dispatcher is not None else 0
+        return CacheInfo(self._hits + native, self._misses, paths, len(self._roots), MAX_KEYS)
 
     def cache_clear(self) -> None:
         """Forget all records and free their machine code."""
         with self._lock:
             self._roots.clear()
             self._quick.clear()
+            if self._dispatcher is not None:
+                self._dispatcher.clear()
             self._environment, self._hashed = None, []
             self._hits = self._misses = 0
 
@@ -343,6 +365,47 @@ def _count(root) -> int:
 def _reads(base, objects) -> bool:
     """Whether one of these is an Array that the tapes' record holds."""
     return any([isinstance(x, Array) and x._record is base for x in objects])
+
+
+def native_entry(path, args, environment):
+    """The machine-code entry of a path for plain positional arguments like these, or None."""
+    program = path.program
+    structure = _structure(program.out_tree, iter(range(program.out_tree.count)))
+    reads = environment.identities() if environment is not None else None
+    if path.code is None or structure is None or reads is None or len(args) != len(path.dtypes):
+        return None
+    arguments = []
+    for x, p in zip(args, program.graph.params):
+        if type(x) is float and p.dtype == np.float64 and p.ndim == 0:
+            arguments.append("float")
+        elif type(x) is np.ndarray and x.dtype == p.dtype and x.shape == p.shape:
+            arguments.append(p.type)
+        else:
+            return None
+    if any([type(x) is not np.ndarray or not _as_is(x) for x in path.sources]):
+        return None
+    from tapejit.codegen import native
+
+    if not native.can_serve(path.code):
+        return None
+    captured = list(zip(path.sources, [p.type for p in program.graph.params[program.leaves :]]))
+    return native.Spec(path.code, arguments, captured, reads, structure)
+
+
+def _as_is(x):
+    return x.flags.c_contiguous and x.flags.aligned
+
+
+def _structure(tree, numbers):
+    """The nest of results as machine code builds it, or None if it holds more than arrays in tuples, lists, dicts."""
+    if tree.kind == "leaf":
+        return ("leaf", next(numbers))
+    items = [_structure(c, numbers) for c in tree.children]
+    if tree.kind not in ("tuple", "list", "dict") or None in items:
+        return None
+    if tree.kind == "dict":
+        return ("dict", tree.data[1], items) if tree.data[0] is dict else None
+    return (tree.kind, items)
 
 
 def evaluate_recorded(program, inputs):

@@ -86,6 +86,21 @@ class Environment:
             else:
                 yield _contents(holder) if type(holder) is types.CellType else holder
 
+    def identities(self):
+        """(cell, None, object) and (globals, name, object) per slot, if the same objects imply the same fingerprint.
+
+        None where a slot holds a container or an instance, whose items may change, or arrays are told by their contents.
+        """
+        if self.hashed:
+            return None
+        out = []
+        for (holder, key), value in zip(self.slots, self.values()):
+            simple = isinstance(value, (*_BY_VALUE, *_SKIPPED, types.FunctionType, np.ndarray)) or hasattr(value, "fn")
+            if not simple or (key is None and type(holder) is not types.CellType):
+                return None
+            out.append((holder, key, value))
+        return out
+
     def arrays(self) -> list:
         """The ndarrays that the function can reach through its slots."""
         reader = Reader(self.names, {})

@@ -139,13 +139,18 @@ def call(name, *xs):
         elif cls is float or cls is int:
             key.append(cls)
         else:
-            return call(name, *[_settled(x) for x in xs])
+            xs = [_settled(x) for x in xs]
+            return _planned(_plan(name, xs), xs)
     plan = _plans.get(tuple(key))
     if plan is None:
         plan = _plans[tuple(key)] = _plan(name, xs)
+    return _planned(plan, xs)
+
+
+def _planned(plan, xs):
     op, casts, weak = plan
     if casts is not None:
-        xs = [x if to is None else to(x) if type(x) is not Array else cast(x, to) for x, to in zip(xs, casts)]
+        xs = [x if to is None else cast(x, to) if isinstance(x, Array) else to(x) for x, to in zip(xs, casts)]
     return _checked(op, xs, weak)
 
 

@@ -36,6 +36,15 @@ class State(threading.local):
 
 state = State()
 
+open_records = np.zeros(1, np.int64)  # in all threads; machine code looks here whether calls may skip Python
+_counting = threading.Lock()
+
+
+def count_open(change: int) -> None:
+    """Say that a record (of a function, or the tapes' of a thread) was opened (+1) or closed (-1)."""
+    with _counting:
+        open_records[0] += change
+
 
 class Record:
     """The record of one function call, one level: parameters, nodes in order, captured outer values."""
@@ -61,6 +70,8 @@ class Record:
             if x._record is self:
                 return x._value
             data = x._data
+            if x._record is None and isinstance(data, np.generic):
+                return self.constant(data)  # a scalar of plain data cannot change, unlike a 0-d array
         elif isinstance(x, np.ndarray):
             data = x
         else:
@@ -170,10 +181,12 @@ class recording:
         records = state.records
         self.record = Record(records[-1].depth + 1 if records else 1, self.name)
         records.append(self.record)
+        count_open(1)
         return self.record
 
     def __exit__(self, *exc):
         state.records.pop()
+        count_open(-1)
         self.record.closed = True
 
 

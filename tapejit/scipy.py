@@ -64,11 +64,6 @@ def ndtr(x):
     return call("mul", call("erfc", call("mul", x, -math.sqrt(0.5))), 0.5)
 
 
-def gammaln(x):
-    """As `scipy.special.gammaln`."""
-    return call("lgamma", *_floats(x))
-
-
 def _times_log(x, y, log, one):
     """x * log(y), and 0 where x is 0, unless y is NaN; where log(y) is finite the derivative is exact there too."""
     x, y = _floats(x, y)
@@ -127,15 +122,19 @@ def _same(name):
 exp2, expm1, log1p, cbrt = _same("exp2"), _same("expm1"), _same("log1p"), _same("cbrt")
 
 
+def _shift(x, axes):
+    """The largest element, or 0 if it is infinite. A constant to the derivative: no result depends on the shift."""
+    top = apply1("stop_gradient", _max(x, axes, keepdims=True))
+    return select(call("isfinite", top), top, _zeros_of(x))
+
+
 def logsumexp(a, axis=None, b=None, keepdims=False, return_sign=False):
     """As `scipy.special.logsumexp`, without `return_sign`: log(sum(b * exp(a))), shifted by the largest element."""
     if return_sign:
         refuse("logsumexp", None, {"return_sign": return_sign})
     x = firm(_floats(a)[0])
     axes = all_axes(axis, x.ndim)
-    # The shift is a constant to the derivative: the result does not depend on it.
-    top = apply1("stop_gradient", _max(x, axes, keepdims=True))
-    top = select(call("isfinite", top), top, _zeros_of(x))
+    top = _shift(x, axes)
     terms = call("exp", call("sub", x, top))
     if b is not None:
         terms = call("mul", operand(b), terms)
@@ -147,19 +146,21 @@ def logsumexp(a, axis=None, b=None, keepdims=False, return_sign=False):
 def log_softmax(x, axis=None):
     """As `scipy.special.log_softmax`."""
     x = firm(_floats(x)[0])
-    return call("sub", x, logsumexp(x, axis, keepdims=True))
+    axes = all_axes(axis, x.ndim)
+    shifted = call("sub", x, _shift(x, axes))
+    return call("sub", shifted, call("log", _sum(call("exp", shifted), axes, keepdims=True)))
 
 
 def softmax(x, axis=None):
     """As `scipy.special.softmax`."""
     x = firm(_floats(x)[0])
     axes = all_axes(axis, x.ndim)
-    terms = call("exp", call("sub", x, apply1("stop_gradient", _max(x, axes, keepdims=True))))
+    terms = call("exp", call("sub", x, _shift(x, axes)))
     return call("div", terms, _sum(terms, axes, keepdims=True))
 
 
 _UFUNCS = (
-    cbrt, entr, erf, erfc, exp10, exp2, expit, expm1, gammaln, log1p, log_expit, logit, ndtr, rel_entr, xlog1py, xlogy,
+    cbrt, entr, erf, erfc, exp10, exp2, expit, expm1, log1p, log_expit, logit, ndtr, rel_entr, xlog1py, xlogy,
 )  # fmt: skip
 special = types.SimpleNamespace(
     **{f.__name__: f for f in (*_UFUNCS, log_softmax, logsumexp, softmax)},

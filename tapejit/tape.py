@@ -21,7 +21,7 @@ import numpy as np
 from .array import Array, make
 from .cut import BatchJacobian, Cut, weights_of
 from .errors import ArgumentError, ArgumentTypeError, ShapeError, TapeError, located
-from .record import state
+from .record import count_open, state
 from .transforms import GradientsOf, Jacobian
 from .tree import flatten, unflatten
 from .variable import TapeRecord, UnconnectedWarning, Variable
@@ -68,6 +68,7 @@ class GradientTape:
         stack = state.tapes
         if state.base is None:
             state.base = self._base or TapeRecord()
+            count_open(1)
         elif self._base is not None and self._base is not state.base:
             raise located(
                 TapeError,
@@ -95,6 +96,7 @@ class GradientTape:
                 spans[-1][1] = len(record.nodes)
         if not stack:
             state.base = None
+            count_open(-1)
 
     def watch(self, tensor):
         """Have the tape follow an Array, a Variable, or a nest of them. An ndarray cannot be watched."""

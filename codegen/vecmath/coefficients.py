@@ -179,7 +179,7 @@ def polynomials():
     s_max = (mpmath.sqrt(2) - 1) / (mpmath.sqrt(2) + 1) * (1 + mpf(2) ** -20)
     tail_weight = lambda x: x**2
     plan = [
-        ("EXP", "(exp(r) - 1 - r) / r**2", exp_tail, tail_weight, -HALF_LN2, HALF_LN2, 9, 4),
+        ("EXP", "(exp(r) - 1 - r) / r**2", exp_tail, tail_weight, -HALF_LN2, HALF_LN2, 10, 5),
         ("SIN", "(sin(r) - r) / r**3 in r**2", sin_tail, lambda z: z, 0, quarter**2, 5, 2),
         ("COS", "(cos(r) - 1 + r**2/2) / r**4 in r**2", cos_tail, lambda z: z**2, 0, quarter**2, 5, 2),
         ("SINH", "(sinh(r) - r) / r**3 in r**2", sinh_tail, lambda z: z, 0, HALF_LN2**2, 4, 1),
@@ -190,8 +190,8 @@ def polynomials():
         ("ATAN", "(atan(x) - x) / x**3 in x**2", atan_tail, lambda z: z, 0, mpf(1) / 4, 12, 4),
         ("EXP2", "(2**x - 1 - x log 2) / x**2", exp2_tail, tail_weight, -mpf(1) / 2, mpf(1) / 2, 9, 4),
         ("ERF", "(erf(x) - 2 x / sqrt(pi)) / x**3 in x**2", erf_tail, lambda z: z, 0, mpf(1) / 4, 8, 3),
-        ("ERFC", "(1 + 2 x) exp(x**2) erfc(x) in (x - 4) / (x + 4)", scaled_erfc, relative, *erfc_range(28), 22, None),
-        ("ERFC_F32", "the same", scaled_erfc, relative, *erfc_range(11), None, 10),
+        ("ERFC", "(1 + 2 x) exp(x**2) erfc(x) in (x - 4) / (x + 4)", scaled_erfc, relative, *erfc_range(28), 21, None),
+        ("ERFC_F32", "the same", scaled_erfc, relative, *erfc_range(11), None, 9),
         ("EXP_SHORT", "(exp(r) - 1 - r) / r**2", exp_tail, tail_weight, -HALF_LN2, HALF_LN2, 5, None),
         ("POW_LOG_SHORT", "(log(1 + r) - r + r**2/2) / r**3", log1p_tail, tail_weight, -1 / mpf(128), 1 / mpf(128), 2, None),
         ("SIN_SHORT", "(sin(r) - r) / r**3 in r**2", sin_tail, lambda z: z, 0, wide**2, 2, None),
@@ -200,9 +200,9 @@ def polynomials():
     ]
     for name, what, f, weight, a, b, degree, degree_f32 in plan:
         if degree is not None:
-            yield (name, what, *fit(f, weight, a, b, degree))
+            yield (name, what, *fit(f, weight, a, b, degree, pairs=name == "ERFC"))
         if degree_f32 is not None:
-            yield (name + "_F32" * (degree is not None), what, *fit(f, weight, a, b, degree_f32, "f32"))
+            yield (name + "_F32" * (degree is not None), what, *fit(f, weight, a, b, degree_f32, "f32", pairs=name == "ERFC_F32"))
 
 
 def constants():
@@ -251,15 +251,17 @@ def _fixed_point_two_over_pi(exponents, positions):
 
 
 def log_table():
-    """For 128 cells of [LOG_START, 2 LOG_START): c ~ 1/m in 9 bits, -log(c) as a multiple of 2**-42, and the rest.
+    """For 128 cells of [LOG_START, 2 LOG_START): c ~ 1/m, -log(c) as a multiple of 2**-42, and the rest.
 
     Cells are 1/256 wide below 1, 1/128 above; the two beside 1 have c = 1, so that log keeps its relative accuracy.
+    c has so few bits that c m - 1 is a multiple of 2**-60; being below 2**-7, it is exact in a double.
     """
     columns = ([], [], [])
     low = LOG_START
     for _ in range(LOG_CELLS):
+        steps = mpf(128 if low < 1 else 256)
         high = low + (mpf(1) / 256 if low < 1 else mpf(1) / 128)
-        c = mpf(1) if 1 in (low, high) else mpmath.nint(2 / (low + high) * 2**9) / mpf(2) ** 9
+        c = mpf(1) if 1 in (low, high) else mpmath.nint(2 / (low + high) * steps) / steps
         value = -mpmath.log(c)
         head = mpmath.nint(value * mpf(2) ** 42) / mpf(2) ** 42
         for column, part in zip(columns, (c, head, value - head)):

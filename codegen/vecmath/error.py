@@ -48,8 +48,14 @@ def _erfc_far(b, x):
     r, r_low = reduce(b, -square, n)
     r, r_low = b.fast_two_sum(r, r_low - square_low)
     exponential = r + b.fma(r * r, b.horner(r, _of(b, "EXP")), r_low)
-    y = b.horner((x - CENTER) / (x + CENTER), _of(b, "ERFC")) / b.fma(x, 2.0, 1.0)
-    return scale_by_power(b, b.fma(y, exponential, y), shifted)
+    (head, head_low), *rest = _of(b, "ERFC")
+    u = (x - CENTER) / (x + CENTER)
+    high, low = b.fast_two_sum(b.constant(head), b.fma(u, b.horner(u, rest), head_low))
+    divisor, divisor_low = b.fast_two_sum(x + x, b.constant(1.0))
+    inverse = 1.0 / divisor
+    y = high * inverse
+    y_low = (b.fma(-y, divisor, high) + b.fma(-y, divisor_low, low)) * inverse
+    return scale_by_power(b, y + b.fma(y, exponential, y_low), shifted)
 
 
 FUNCTIONS = {"erf": erf, "erfc": erfc}

@@ -38,7 +38,7 @@ def tanh(b, x):
     """e / (e + 1) with e = expm1(2|x|) / 2 carried in two parts; one division, corrected by its remainder."""
     a = b.minimum(b.abs(x), 22.0 if b.double else 10.0)
     high, low = b.fast_two_sum(*_half_expm1(b, a + a))
-    denominator, rest = b.fast_two_sum(b.constant(1.0), high)
+    denominator, rest = b.two_sum(b.constant(1.0), high)
     y = _quotient(b, high, low, denominator, rest + low)
     return b.copysign(b.select(a < (2.0**-27 if b.double else 2.0**-13), a, y), x)
 
@@ -57,8 +57,12 @@ def sinh(b, x):
 def cosh(b, x):
     """With a = 2**(n-2), c = 2**(-n-2): cosh(x) / 2 = (a + c) cosh(r) + (a - c) sinh(r)."""
     up, down, r, r_low, sinh_tail, cosh_tail = _hyperbolic_parts(b, b.abs(x))
-    tail = b.fma(up + down, cosh_tail, (up - down) * (r + (sinh_tail + r_low)))
-    return 2.0 * (up + (down + tail))
+    total, total_low = b.fast_two_sum(up, down)
+    difference = up - down
+    product, product_low = b.two_product(difference, r)
+    high, low = b.fast_two_sum(total, product)
+    tail = b.fma(total, cosh_tail, b.fma(difference, sinh_tail + r_low, product_low + total_low))
+    return 2.0 * (high + (low + tail))
 
 
 def logistic(b, x):

@@ -6,6 +6,8 @@ together. Result axes: batch, then the free axes of lhs, then the free axes of r
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from ..op import Multilinear, Op, Rule, register
@@ -39,7 +41,7 @@ def _evaluate(lhs, rhs, contract, batch):
     lf, rf = free_axes(lhs.ndim, lc, lb), free_axes(rhs.ndim, rc, rb)
     shape = [lhs.shape[a] for a in lb] + [lhs.shape[a] for a in lf] + [rhs.shape[a] for a in rf]
     sizes = [[x.shape[a] for a in axes] for x, axes in ((lhs, lb), (lhs, lf), (lhs, lc), (rhs, rf))]
-    n, m, k, p = [int(np.prod(s, dtype=np.int64)) for s in sizes]
+    n, m, k, p = [math.prod(s) for s in sizes]
     a = lhs.transpose(*lb, *lf, *lc).reshape(n, m, k)
     c = rhs.transpose(*rb, *rc, *rf).reshape(n, k, p)
     product = np.matmul(a, c) if lc else a * c  # nothing to sum: -0.0 stays

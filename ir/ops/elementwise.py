@@ -99,9 +99,11 @@ def _zero_like(b, x, *others):
 
 
 def _scaled_constant(b, attrs, x, y):
-    """c1*(c2*x) -> (c1*c2)*x where one of them is a power of two (exact but for underflow) or the node is derived."""
+    """c*(d*x) -> (c*d)*x, in derivatives, unless c*d comes near overflow or underflow in either float width."""
     if type(y) is Constant and (inner := made_by(x, "mul")) and type(inner[1]) is Constant and x.type.is_float:
-        return b.mul(inner[0], b.constant(inner[1].data * y.data, y.dtype))
+        both = inner[1].data * y.data
+        if 1e-60 < both * both < 1e60:
+            return b.mul(inner[0], b.constant(both, y.dtype))
     return None
 
 

@@ -56,10 +56,11 @@ class _Sum:
 
 
 def collect(graph: Graph, factor: bool = False) -> Graph:
-    """The graph with its derived sums and products collected; `factor` takes common factors out at the end."""
+    """The graph with its derived sums and products collected; `factor`: for execution, never more nodes than before."""
     if not any([_is_collected(node) for node in graph.nodes]):
         return graph
-    return _Collector(graph, factor).run()
+    collected = _Collector(graph, factor).run()
+    return graph if factor and len(collected) > len(graph) else collected
 
 
 def _is_collected(node):
@@ -132,10 +133,15 @@ class _Collector:
 
     def multiplied(self, x, y, node):
         """x * y as a product; operands that would make it too long are built and become atoms."""
-        p, q = self.product(x), self.product(y)
+        p, q = self.factor_of(x), self.factor_of(y)
         if _degree(p.key) + _degree(q.key) > self.degree:
             p, q = self.shortened(x, p), self.shortened(y, q)
         return self.times(p, q.coef, q.key, node)
+
+    def factor_of(self, old):
+        """The operand of a product as a product; one that is used again stays a value, which is built once."""
+        product = self.product(old)
+        return self.shortened(old, product) if self.factor and self.uses[old] > 1 else product
 
     def divided(self, x, y, node):
         """x / y as x * (1/y): products of one reciprocal and its powers are what like terms are found among."""
@@ -333,8 +339,10 @@ def _divided(key, i, power):
 
 def _is_ordinary(coef, node):
     """Whether a coefficient is 1 or a normal number of the node's dtype: it loses nothing when it is rounded to it."""
+    if 1e-30 < abs(coef) < 1e30:
+        return True
     limits = np.finfo(node.results[0].dtype)
-    return coef in (1.0, -1.0) or limits.tiny <= abs(coef) <= limits.max
+    return limits.tiny <= abs(coef) <= limits.max
 
 
 def _common(coefs):

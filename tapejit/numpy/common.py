@@ -17,7 +17,8 @@ _DEFAULTS = {"where": True, "casting": "same_kind", "order": "K", "subok": True,
 
 def firm(x) -> Array:
     """An Array that is not weak: NumPy's functions return strong dtypes even for Python scalars."""
-    x = asarray(x)
+    if type(x) is not Array:
+        x = asarray(x)
     return make(x._data, x._record, x._value) if x._weak else x
 
 

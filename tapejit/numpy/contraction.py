@@ -13,9 +13,12 @@ from ..promote import BOOL, I64, apply1, asarray, call, cast, common_dtype
 from .common import broadcast, firm, one_axis, permuted, refuse, reshaped, static_shape
 
 
-def _pair(*xs):
+def _alike(*xs):
     """Operands as Arrays of one number type; for bools int64, and whether the result must become bool again."""
     xs = [firm(x) for x in xs]
+    dtype = xs[0]._data.dtype
+    if dtype.kind != "b" and all([x._data.dtype is dtype for x in xs]):
+        return xs, False
     dtype = common_dtype(*xs)
     wanted = I64 if dtype == BOOL else dtype
     return [asarray(cast(x, wanted)) for x in xs], dtype == BOOL
@@ -43,7 +46,7 @@ def matmul(x1, x2, /, out=None, **kwargs):
     """As `numpy.matmul`."""
     if out is not None or kwargs:
         refuse("np.matmul", out, kwargs)
-    (x, y), logical = _pair(x1, x2)
+    (x, y), logical = _alike(x1, x2)
     if x.ndim == 0 or y.ndim == 0:
         raise ValueError(
             f"matmul: Input operand {0 if x.ndim == 0 else 1} does not have enough dimensions (has 0, gufunc core with "
@@ -77,7 +80,7 @@ def matmul(x1, x2, /, out=None, **kwargs):
 def dot(a, b, out=None):
     """As `numpy.dot`."""
     refuse("np.dot", out, {})
-    (x, y), logical = _pair(a, b)
+    (x, y), logical = _alike(a, b)
     if x.ndim == 0 or y.ndim == 0:
         return _result(call("mul", x, y), logical)
     last, rows = x.ndim - 1, max(0, y.ndim - 2)
@@ -98,7 +101,7 @@ def vdot(a, b, /):
 @handles(np.inner)
 def inner(a, b, /):
     """As `numpy.inner`."""
-    (x, y), logical = _pair(a, b)
+    (x, y), logical = _alike(a, b)
     if x.ndim == 0 or y.ndim == 0:
         return _result(call("mul", x, y), logical)
     if x.shape[-1] != y.shape[-1]:
@@ -110,7 +113,7 @@ def inner(a, b, /):
 def outer(a, b, out=None):
     """As `numpy.outer`."""
     refuse("np.outer", out, {})
-    (x, y), logical = _pair(a, b)
+    (x, y), logical = _alike(a, b)
     return _result(call("mul", reshaped(x, (x.size, 1)), reshaped(y, (1, y.size))), logical)
 
 
@@ -118,7 +121,7 @@ def outer(a, b, out=None):
 def vecdot(x1, x2, /, out=None, *, axis=-1, **kwargs):
     """As `numpy.vecdot`."""
     refuse("np.vecdot", out, kwargs)
-    (x, y), logical = _pair(x1, x2)
+    (x, y), logical = _alike(x1, x2)
     if x.ndim == 0 or y.ndim == 0:
         raise ValueError("vecdot: an operand does not have enough dimensions (has 0, requires 1)")
     i, j = one_axis(axis, x.ndim), one_axis(axis, y.ndim)
@@ -162,7 +165,7 @@ def vecmat(x1, x2, /, out=None, **kwargs):
 @handles(np.tensordot, np.linalg.tensordot)
 def tensordot(a, b, axes=2):
     """As `numpy.tensordot`."""
-    (x, y), logical = _pair(a, b)
+    (x, y), logical = _alike(a, b)
     try:
         left, right = axes
         left = list(left) if np.iterable(left) else [left]
@@ -184,7 +187,7 @@ def tensordot(a, b, axes=2):
 @handles(np.kron)
 def kron(a, b):
     """As `numpy.kron`."""
-    (x, y), logical = _pair(a, b)
+    (x, y), logical = _alike(a, b)
     ndim = max(x.ndim, y.ndim)
     n, m = (1,) * (ndim - x.ndim) + x.shape, (1,) * (ndim - y.ndim) + y.shape
     x = reshaped(x, tuple([k for i in n for k in (i, 1)]))
@@ -224,7 +227,7 @@ def einsum(*operands, out=None, optimize=False, **kwargs):
     """As `numpy.einsum`; with more than two operands, the pair with the smallest result is contracted first."""
     refuse("np.einsum", out, {k: v for k, v in kwargs.items() if k != "dtype"})
     inputs, output, xs = _parse(operands)
-    xs, logical = _pair(*xs)
+    xs, logical = _alike(*xs)
     if kwargs.get("dtype") is not None:
         xs = [asarray(cast(x, np.dtype(kwargs["dtype"]))) for x in xs]
     sizes = _sizes(inputs, xs)
@@ -276,6 +279,11 @@ def _parse(operands):
     for term, ndim in zip(terms, ndims):
         count = ndim - len([k for k in term if k is not Ellipsis])
         inputs.append(_fill(term, range(wide - count, wide)))
+    if result is not None and wide and Ellipsis not in result:
+        raise ValueError(
+            "output has more dimensions than subscripts given in einstein sum, but no '...' ellipsis provided to broadcast "
+            "the extra dimensions."
+        )
     if result is None:
         named = [k for term in terms for k in term if k is not Ellipsis]
         result = [Ellipsis] * any(Ellipsis in t for t in terms) + sorted([k for k in set(named) if named.count(k) == 1])

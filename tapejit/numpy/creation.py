@@ -143,13 +143,11 @@ def fromfunction(function, shape, *, dtype=float, **kwargs):
 
 
 # ---- sequences -----------------------------------------------------------------------------------------------------------
-def arange(start, stop=None, step=None, dtype=None):
+def arange(start, stop=None, step=1, dtype=None):
     """As `numpy.arange`; recorded integers become guards, since the length depends on them."""
-    args = [_number(x) for x in (start, stop, step)]
-    if args[1] is None:
-        return _constant(np.arange(args[0], step=args[2], dtype=dtype) if args[2] is not None else np.arange(
-            args[0], dtype=dtype))
-    return _constant(np.arange(*args, dtype=dtype))
+    start, stop, step = [_number(x) for x in (start, stop, step)]
+    start, stop = (0, start) if stop is None else (start, stop)
+    return _constant(np.arange(start, stop, step, dtype=dtype))
 
 
 def _is_plain(*xs):
@@ -243,7 +241,7 @@ def diagflat(v, k=0):
 def _triangle(m, k, lower):
     x = firm(m)
     if x.ndim == 0:
-        raise ValueError("cannot take a triangle of a scalar")
+        raise TypeError("tri() missing 1 required positional argument: 'N'")
     shape = x.shape[-2:] if x.ndim > 1 else x.shape * 2
     mask = make(np.tri(*shape, k=operator.index(k) if lower else operator.index(k) - 1, dtype=bool))
     zero = x.dtype.type(0)

@@ -16,11 +16,12 @@ from numpy.lib.array_utils import normalize_axis_index
 
 from ..array import Array, handles, make
 from ..errors import ArgumentTypeError, ConcretizationError, located
-from ..promote import BOOL, I64, apply1, asarray, call, cast, common_dtype, contains_array, operand, operand_array
+from ..promote import BOOL, I64, TABLE, apply, apply1, asarray, call, cast, common_dtype, contains_array, operand, operand_array
 from ..promote import select as where
 from .common import broadcast, firm, gathered, one_axis, part, permuted, refuse, reshaped, taken
 
 _ALL = slice(None)
+_SLICE, _RESHAPE = TABLE["slice"], TABLE["reshape"]  # looked up once: indexing by an int is a hot path
 
 
 @handles(operator.getitem)
@@ -29,9 +30,9 @@ def getitem(a, index):
     x = a if type(a) is Array else operand(a)
     if type(index) is int and x._data.shape:
         return _row(x, index)
-    items = _expand(x, index if isinstance(index, tuple) else (index,))
+    items, gap = _expand(x, index if isinstance(index, tuple) else (index,))
     if any([isinstance(i, _Positions) for i in items]):
-        return _advanced(x, index, items)
+        return _advanced(x, index, items, gap)
     return _basic(x, index, items)
 
 
@@ -43,9 +44,10 @@ def _row(x, i):
         i += n
     if not 0 <= i < n:
         raise IndexError(f"index {i if i >= n else i - n} is out of bounds for axis 0 with size {n}")
-    rest = len(shape) - 1
-    row = apply1("slice", x, start=(i,) + (0,) * rest, stop=(i + 1,) + shape[1:], step=(1,) * (rest + 1))
-    return apply1("reshape", row, shape=shape[1:])
+    rest = shape[1:]
+    zeros = (0,) * len(rest)
+    (row,) = apply(_SLICE, (x,), {"start": (i, *zeros), "stop": (i + 1, *rest), "step": (1,) * len(shape)})
+    return apply(_RESHAPE, (row,), {"shape": rest})[0]
 
 
 class _Positions:
@@ -72,7 +74,10 @@ def _plain(index):
 
 
 def _expand(x, index):
-    """One item per consumed axis (int, slice, _Positions) or None, with the ellipsis and missing axes filled in."""
+    """One item per consumed axis (int, slice, _Positions) or None, with the ellipsis and missing axes filled in.
+
+    Also where the ellipsis stood: it keeps integer arrays apart even if it stands for no axis.
+    """
     items, at = [], None
     for item in index:
         if item is None or isinstance(item, slice):
@@ -91,7 +96,7 @@ def _expand(x, index):
     at = len(items) if at is None else at
     items[at:at] = [_ALL] * missing
     _check_masks(x, index)
-    return items
+    return items, at
 
 
 def _array_items(x, item, index):
@@ -190,11 +195,11 @@ def _basic(x, index, items):
     return reshaped(firm(x), tuple(shape))
 
 
-def _advanced(x, index, items):
+def _advanced(x, index, items, gap):
     """Integer arrays: the other items first, then the rows of the merged indexed axes, then their axes to their place."""
     # With an array among the indices, an int is one of them too: it counts for whether they stand next to each other.
     places = [k for k, i in enumerate(items) if isinstance(i, (int, _Positions))]
-    together = places == list(range(places[0], places[-1] + 1))
+    together = places == list(range(places[0], places[-1] + 1)) and not places[0] < gap <= places[-1]
     lead = places[0] if together else 0
     basic = [i if not isinstance(i, _Positions) else None if i.fresh else _ALL for i in items]
     source = _basic(x, index, basic)
@@ -309,8 +314,13 @@ def take_along_axis(arr, indices, axis=-1):
     axis = one_axis(axis, x.ndim)
     if x.ndim != index.ndim:
         raise ValueError("`indices` and `arr` must have the same number of dimensions")
-    shape = list(np.broadcast_shapes(x.shape[:axis] + (1,) + x.shape[axis + 1 :], index.shape))
     n = x.shape[axis]
+    try:
+        shape = list(np.broadcast_shapes(x.shape[:axis] + (1,) + x.shape[axis + 1 :], index.shape))
+    except ValueError:
+        raise IndexError(
+            f"shape mismatch: indices {index.shape} do not broadcast with an array of shape {x.shape} off axis {axis}"
+        ) from None
     source = broadcast(x, tuple(shape[:axis] + [n] + shape[axis + 1 :]))
 
     def fail():
@@ -457,7 +467,7 @@ def interp(x, xp, fp, left=None, right=None, period=None):
     below = first if left is None else cast(operand_array(left), np.float64)
     above = last if right is None else cast(operand_array(right), np.float64)
     if n == 1:
-        inside = where(call("eq", x, low), first, x)
+        inside = first
     else:
         piece = call("minimum", call("maximum", call("sub", searchsorted(xp, x, "right"), 1), 0), n - 2)
         x0, x1 = apply1("gather", xp, piece), apply1("gather", xp, call("add", piece, 1))

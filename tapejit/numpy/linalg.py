@@ -7,7 +7,7 @@ import operator
 
 import numpy as np
 
-from ..array import handles
+from ..array import Array, handles
 from ..errors import UnsupportedFunctionError, located
 from ..promote import F64, call, cast, select
 from .common import all_axes, firm, one_axis, permuted, reshaped
@@ -66,9 +66,10 @@ def _vector_norm(x, ord, axes, keepdims):
     if _is(ord, 1):
         return sum(call("abs", x), axes, keepdims=keepdims)
     total = sum(call("pow", call("abs", x), ord), axes, keepdims=keepdims)
+    inverse = call("div", 1.0, ord) if isinstance(ord, Array) else 1.0 / ord
     zero = call("eq", total, 0.0)
-    power = call("pow", select(zero, total.dtype.type(1), total), call("div", 1.0, ord))
-    return select(zero, call("pow", total, call("div", 1.0, ord)) if _is_negative(ord) else total, power)
+    power = call("pow", select(zero, total.dtype.type(1), total), inverse)
+    return select(zero, call("pow", total, inverse) if _is_negative(ord) else total, power)
 
 
 def _is(ord, number):

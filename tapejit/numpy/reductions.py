@@ -21,6 +21,13 @@ def _kept(shape, axes):
     return tuple([1 if i in axes else n for i, n in enumerate(shape)])
 
 
+def _axes(axis, ndim):
+    """The axes that are folded; as NumPy's ufunc.reduce, a scalar may be folded along axis 0 or -1."""
+    if ndim == 0 and isinstance(axis, (int, np.integer)) and axis in (0, -1):
+        return ()
+    return all_axes(axis, ndim)
+
+
 def _finish(x, out, axes, keepdims):
     return reshaped(out, _kept(x.shape, axes)) if keepdims and keepdims is not UNSET else out
 
@@ -43,7 +50,7 @@ def _folder(op, combine, identity, function):
             refuse(function.__name__, out, {})
         x = a if type(a) is Array else asarray(a)
         data = x._data
-        axes = tuple(range(data.ndim)) if axis is None else all_axes(axis, data.ndim)
+        axes = tuple(range(data.ndim)) if axis is None else _axes(axis, data.ndim)
         wanted = _accumulator(data.dtype) if dtype is None else np.dtype(dtype)
         if data.dtype is not wanted:
             x = cast(x, wanted)
@@ -67,7 +74,7 @@ def _extreme(op, combine, on_bools, function):
     def extreme(a, axis=None, out=None, keepdims=UNSET, initial=UNSET, where=UNSET):
         refuse(function.__name__, out, {})
         x = firm(a)
-        axes = all_axes(axis, x.ndim)
+        axes = _axes(axis, x.ndim)
         if where is not UNSET and where is not True and initial is UNSET:
             raise ValueError(
                 f"reduction operation '{combine}' does not have an identity, so to use a where mask one has to specify "
@@ -106,7 +113,7 @@ def _quantifier(op, identity, function):
     def quantifier(a, axis=None, out=None, keepdims=UNSET, *, where=UNSET):
         refuse(function.__name__, out, {})
         x = asarray(truth(a))
-        axes = all_axes(axis, x.ndim)
+        axes = _axes(axis, x.ndim)
         return _finish(x, apply1(op, _masked(x, where, identity), axes=axes), axes, keepdims)
 
     quantifier.__name__ = quantifier.__qualname__ = function.__name__
@@ -288,7 +295,7 @@ def _present(x, where):
 def nanmean(a, axis=None, dtype=None, out=None, keepdims=UNSET, *, where=UNSET):
     """As `numpy.nanmean`."""
     x = firm(a)
-    return mean(x, axis, dtype, out, keepdims, where=_present(x, where))
+    return mean(x, _axes(axis, x.ndim), dtype, out, keepdims, where=_present(x, where))
 
 
 @handles(np.nanvar)
@@ -296,6 +303,7 @@ def nanvar(a, axis=None, dtype=None, out=None, ddof=0, keepdims=UNSET, *, where=
     """As `numpy.nanvar`."""
     x = firm(a)
     present = _present(x, where)
+    axis = _axes(axis, x.ndim)
     out = var(x, axis, dtype, out, ddof, keepdims, where=present, mean=mean, correction=correction)
     if present is UNSET:
         return out

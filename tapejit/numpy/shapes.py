@@ -34,13 +34,13 @@ from .common import (
 # ---- shape and axes --------------------------------------------------------------------------------------------------
 def _full_shape(x, shape):
     """The shape with its -1 filled in."""
-    shape = static_shape(shape)
+    shape = tuple([n if n >= 0 else -1 for n in static_shape(shape)])
     known = math.prod([n for n in shape if n != -1])
     unknown = shape.count(-1)
     fits = unknown == 0 and known == x.size or unknown == 1 and known and x.size % known == 0
     if unknown > 1:
         raise ValueError("can only specify one unknown dimension")
-    if not fits or any(n < -1 for n in shape):
+    if not fits:
         raise ValueError(f"cannot reshape array of size {x.size} into shape {shape}")
     return tuple([x.size // known if n == -1 else n for n in shape])
 

@@ -204,7 +204,7 @@ def float_power(x, y):
 @ufunc(np.square)
 def square(x):
     """As `numpy.square`."""
-    x = operand_array(x)
+    x = _no_bools("square", operand_array(x))
     return call("mul", x, x)
 
 
@@ -251,7 +251,7 @@ deg2rad = _scaled(math.pi / 180, "deg2rad", np.deg2rad)
 @handles(np.sinc)
 def sinc(x):
     """As `numpy.sinc`; the derivatives at 0 are exact too."""
-    x = _floating(x)
+    x = operand_array(x)
     y = firm(call("mul", x, math.pi))
     square = call("mul", y, y)
     # Near 0, sin(y)/y is its series: the quotient's derivatives cancel there.
@@ -472,7 +472,9 @@ copysign = _direct("copysign", 2, np.copysign)
 def heaviside(x, y):
     """As `numpy.heaviside`; the derivative with respect to x is zero."""
     dtype = common_dtype(operand(x), operand(y))
-    dtype = dtype if dtype.kind == "f" else F64
+    if dtype.kind != "f":
+        _no_bools("heaviside", make(np.zeros((), dtype)))
+        dtype = F64
     x, y = cast(operand_array(x), dtype), cast(operand_array(y), dtype)
     one, zero = dtype.type(1), dtype.type(0)
     unordered = select(call("isnan", x), x, y)

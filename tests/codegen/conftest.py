@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-
 from tapejit.codegen import compile_graph
 from tapejit.ir.evaluate import evaluate
 

@@ -5,10 +5,10 @@ import time
 
 import numpy as np
 import pytest
-
 from tapejit.codegen import compile_graph
 from tapejit.ir import ops  # noqa: F401  fills the table
 from tapejit.ir.build import Builder
+from tapejit.ir.op import TABLE
 from tapejit.ir.types import F32, F64, I64, tensor
 
 
@@ -111,9 +111,9 @@ def test_softmax_is_vectorized_and_computes_exp_once(dtype, check):
 def test_movement_costs_nothing(check):
     """Reshape, transpose, flip, slice and broadcast become index maps of one kernel; contiguous loops collapse."""
     b = Builder("f")
-    x, y = b.param(tensor(F64, (4, 6))), b.param(tensor(F64, (8,)))
-    moved = b.transpose(b.reshape(b.mul(x, 2.0), shape=(3, 8)), perm=(1, 0))
-    flipped = b.reshape(b.flip(y, axes=(0,)), shape=(8, 1))
+    x, y = b.param(tensor(F64, (4, 6))), b.param(tensor(F64, (12,)))
+    moved = b.transpose(b.reshape(b.mul(x, 2.0), shape=(2, 12)), perm=(1, 0))
+    flipped = b.reshape(b.flip(y, axes=(0,)), shape=(12, 1))
     e = check(b.finish([b.add(moved, flipped)]))
     assert len(e.stats.kernels) == 1 and e.stats.arena_bytes == 64
     b = Builder("f")
@@ -229,3 +229,23 @@ def test_gather_waits_for_the_guard_that_protects_it(check):
     _, program = kernels(e)
     assert re.search(r"exit 0 .*\n  kernel", program)
     assert e.run([np.arange(5.0), np.array(10**12)]).observed is False
+
+
+def test_scatters_into_a_temporary_copy_once(check):
+    b = Builder("f")
+    x, i, v = b.param(tensor(F64, (1000,))), b.param(tensor(I64)), b.param(tensor(F64))
+    y = x
+    for k in range(6):
+        y = b.apply(TABLE["scatter_add" if k % 2 else "scatter"], [y, b.add(i, k), b.mul(v, float(k))])[0]
+    e = check(b.finish([y, b.mul(y, 2.0)]), [np.arange(1000.0), np.array(3), np.array(0.5)])
+    assert e.stats.arena_bytes == 64 and [k["loops"] for k in e.stats.kernels].count([1000]) == 2
+    b = Builder("f")
+    x = b.sin(b.param(tensor(F64, (5,))))
+    i = b.param(tensor(I64, (5,)))
+    check(b.finish([b.scatter_add(x, i, x)]), [np.arange(5.0), np.array([0, 0, 1, 2, 4])])
+
+
+def test_a_kernel_of_very_many_buffers(check):
+    b = Builder("f")
+    xs = [b.param(tensor(F64)) for _ in range(150)]
+    check(b.finish([b.mul(x, float(i)) for i, x in enumerate(xs)]), scale=1000)

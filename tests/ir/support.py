@@ -57,15 +57,21 @@ def close(got, want, rtol, what=""):
         assert np.all(np.abs(got - want) <= rtol * scale), (what, got, want)
 
 
-def same(got, want, ulp=0, signed_zeros=True):
-    """Equal within `ulp` units in the last place; NaN where NaN is; zeros with their signs."""
+def same(got, want, ulp=0, largest=(), signed_zeros=True):
+    """Equal within `ulp` units in the last place; NaN where NaN is; zeros with their signs.
+
+    largest: arrays, whose units count where they are larger than those of `want`.
+    """
     got, want = np.asarray(got), np.asarray(want)
     assert got.shape == want.shape and got.dtype == want.dtype, (got.dtype, got.shape, want.dtype, want.shape)
     if got.dtype.kind != "f":
         assert np.array_equal(got, want), (got, want)
         return
     with np.errstate(all="ignore"):
-        near = np.abs(got - want) <= ulp * np.spacing(np.abs(want))
+        size = np.abs(want)
+        for other in largest:
+            size = np.maximum(size, np.abs(other))
+        near = np.abs(got - want) <= ulp * np.spacing(size)
     good = (got == want) | (np.isnan(got) & np.isnan(want)) | near
     if signed_zeros:
         good &= np.isnan(want) | (want != 0) | (np.signbit(got) == np.signbit(want))

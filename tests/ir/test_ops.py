@@ -202,7 +202,7 @@ def test_batching_against_single_runs(op):
         flags = [f for f in itertools.product([False, True], repeat=len(arrays)) if any(f)]
         for batched in flags:
             stacks = [lanes(a, size) if on else a for a, on in zip(arrays, batched)]
-            got = evaluate(batch(graph, batched, size)[0], stacks)
+            got = evaluate(batch(graph, batched, size, all_results=True)[0], stacks)
             runs = [evaluate(graph, [s[k] if on else s for s, on in zip(stacks, batched)]) for k in range(size)]
             for g, want in zip(got, zip(*runs), strict=True):
                 if g.dtype.kind == "f":
@@ -220,7 +220,8 @@ def test_emission_against_evaluation(op):
                 (want,) = op.evaluate(*arrays, **attrs)
                 got = op.emit(NumpyEmitter(), *[np.asarray(a) for a in arrays])
             got = np.broadcast_to(np.asarray(got), np.shape(want))
-            same(got, want, ulp=2, signed_zeros=op.name not in ("maximum", "minimum"))
+            largest = arrays if op.name.startswith("logaddexp") else ()  # whose last sum may cancel
+            same(got, want, 2, largest, signed_zeros=op.name not in ("maximum", "minimum"))
 
 
 @named([op for op in OPS if op.kind == "reduce" and op.emit is not None])

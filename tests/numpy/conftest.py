@@ -1,6 +1,7 @@
 """The comparison that all tests of the namespace share: ours against NumPy's, in every way it can be called.
 
-`same(name, *args, **kwargs)` calls numpy's function on plain arguments, then ours on Arrays, NumPy's on Arrays (dispatch)
+`same(name, *args,
+    **kwargs)` calls numpy's function on plain arguments, then ours on Arrays, NumPy's on Arrays (dispatch)
 and a record of ours replayed by the interpreter. Values, dtypes, shapes and exception types must be NumPy's.
 `slopes(function, *xs)` compares the derivative of a record with central differences.
 """
@@ -9,12 +10,12 @@ import warnings
 
 import numpy as np
 import pytest
-
-import tapejit.numpy as tnp
-from tapejit.array import Array
 from tapejit.ir.backward import backward
 from tapejit.ir.evaluate import evaluate
 from tapejit.ir.types import NAMES
+
+import tapejit.numpy as tnp
+from tapejit.array import Array
 from tapejit.record import recording
 
 _BUILTIN = (IndexError, ZeroDivisionError, OverflowError, TypeError, ValueError)

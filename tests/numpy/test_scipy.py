@@ -15,7 +15,7 @@ X = np.array([-30.0, -2.5, -0.5, 0.0, 0.25, 0.5, 0.75, 1.0, 3.0, 40.0])
 UNIT = np.array([0.0, 0.1, 0.5, 0.9, 1.0])
 SPECIAL = np.array([np.nan, np.inf, -np.inf, 0.0, 1.0])
 UNARY = {
-    "erf": X, "erfc": X, "expit": X, "log_expit": X, "entr": X, "gammaln": X + 31.5, "ndtr": X, "exp10": X / 10, "exp2": X, "expm1": X / 2,
+    "erf": X, "erfc": X, "expit": X, "log_expit": X, "entr": X, "ndtr": X, "exp10": X / 10, "exp2": X, "expm1": X / 2,
     "log1p": UNIT, "cbrt": X, "logit": UNIT,
 }  # fmt: skip
 
@@ -35,7 +35,8 @@ def test_unary(name):
 @pytest.mark.parametrize("name", ["xlogy", "xlog1py", "rel_entr"])
 def test_binary(name):
     function = getattr(special, name)
-    x, y = np.meshgrid(np.array([-1.0, 0.0, 0.5, 2.0, np.inf, np.nan]), np.array([-2.0, 0.0, 0.5, 1.0, np.inf, np.nan]))
+    edges = [0.0, 0.5, 1.0, 2.0, np.inf, np.nan]
+    x, y = np.meshgrid([-1.0, *edges], [-2.0, *edges])
     with np.errstate(all="ignore"):
         np.testing.assert_allclose(function(Array(x), Array(y))._data, function(x, y), rtol=1e-13)
         np.testing.assert_allclose(function(Array(x), 2)._data, function(x, 2), rtol=1e-13)
@@ -57,8 +58,10 @@ def test_functions(name):
 
 
 @pytest.mark.parametrize("function", [
-    special.erf, special.erfc, special.expit, special.log_expit, special.entr, special.gammaln, special.ndtr, special.logit, special.exp10,
-    lambda x: special.xlogy(x, x + 1), lambda x: special.xlog1py(x, x), lambda x: special.rel_entr(x, x**2), ours.special.logsumexp,
+    special.erf, special.erfc, special.expit, special.log_expit, special.entr, special.ndtr, special.logit,
+    special.exp10,
+    lambda x: special.xlogy(x, x + 1), lambda x: special.xlog1py(x, x), lambda x: special.rel_entr(x, x**2),
+    ours.special.logsumexp,
     lambda x: ours.special.softmax(x, 0), ours.special.log_softmax,
 ])  # fmt: skip
 def test_derivative(function, slopes):
@@ -68,6 +71,7 @@ def test_derivative(function, slopes):
 def test_xlogy_at_zero_has_the_exact_derivative(slopes):
     from tapejit.ir.backward import backward
     from tapejit.ir.evaluate import evaluate
+
     from tapejit.record import recording
 
     with recording("test") as record:

@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
+from tapejit.ir.types import NAMES
 
 import tapejit.numpy as tnp
 from tapejit.array import Array
 from tapejit.errors import DTypeError, MutationError, UnsupportedFunctionError
-from tapejit.ir.types import NAMES
 
 FLOATS = np.array([[-2.5, -1.0, -0.0, 0.0], [0.25, 0.5, 1.0, 2.75]])
 UNIT = np.array([-0.9, -0.25, 0.0, 0.5, 0.75])
@@ -32,9 +32,11 @@ PAIRS = {
     "f64 f64": (FLOATS, FLOATS[::-1] + 0.5), "f64 f32": (FLOATS, FLOATS.astype(np.float32)),
     "f32 scalar": (FLOATS.astype(np.float32), 1.5), "scalar f32": (2, FLOATS.astype(np.float32)),
     "i64 scalar": (INTS, 2), "i64 float": (INTS, 0.5), "i32 i64": (INTS.astype(np.int32), INTS[::-1]),
-    "i32 f32": (INTS.astype(np.int32), np.float32(2.5)), "bool bool": (np.array([True, False]), np.array([True, True])),
+    "i32 f32": (INTS.astype(np.int32), np.float32(2.5)),
+    "bool bool": (np.array([True, False]), np.array([True, True])),
     "bool i64": (np.array([True, False]), np.array([3, 4])), "bool scalar": (np.array([True, False]), 2.0),
-    "broadcast": (FLOATS, np.array([1.0, 2.0, -3.0, 4.0])), "0d": (np.array(2.0), FLOATS), "empty": (np.zeros((0, 4)), 2.0),
+    "broadcast": (FLOATS, np.array([1.0, 2.0, -3.0, 4.0])), "0d": (np.array(2.0), FLOATS),
+    "empty": (np.zeros((0, 4)), 2.0),
     "special": (SPECIAL, SPECIAL[::-1]), "mismatch": (FLOATS, np.ones(3)), "zero": (FLOATS, np.zeros(4)),
     "int zero": (INTS, np.array([0, 1, 2, -2, 0, 3])), "numpy scalar": (FLOATS.astype(np.float32), np.float64(2.0)),
 }  # fmt: skip
@@ -73,7 +75,8 @@ def test_binary(name, same):
 
 
 POWERS = [
-    (FLOATS, 2), (FLOATS, -1), (np.abs(FLOATS), 0.5), (FLOATS, 3.0), (INTS, 2), (INTS, INTS[::-1] * 0 + 3), (2, INTS[3:]),
+    (FLOATS, 2), (FLOATS, -1), (np.abs(FLOATS), 0.5), (FLOATS, 3.0), (INTS, 2), (INTS, INTS[::-1] * 0 + 3),
+    (2, INTS[3:]),
     (INTS, -1), (INTS, np.array([1, 2, 3, -1, 0, 0])), (2.0, INTS), (FLOATS.astype(np.float32), 2), (INTS, 0.5),
     (np.array([True]), np.array([2])), (np.array(3), 2), (INTS.astype(np.int32), np.array(2, np.int32)),
 ]  # fmt: skip
@@ -99,7 +102,8 @@ def test_integer_operators(name, same):
     same(name, FLOATS, 2)
 
 
-ROUNDS = [(FLOATS * 1.2345, 2), (FLOATS * 1234.5, -2), (INTS * 17, -1), (INTS, 3), (FLOATS, 0), (np.array(2.5), 0), (2.675, 2)]
+ROUNDS = [(FLOATS * 1.2345, 2), (FLOATS * 1234.5, -2), (INTS * 17, -1), (INTS, 3), (FLOATS, 0), (np.array(2.5), 0),
+    (2.675, 2)]
 
 
 @pytest.mark.parametrize("x, decimals", ROUNDS)
@@ -111,7 +115,8 @@ def test_round(x, decimals, same):
 CLIPS = [
     ((FLOATS, -1, 1), {}), ((FLOATS, None, 0.5), {}), ((FLOATS, 0, None), {}), ((FLOATS,), {"min": 0, "max": 1}),
     ((FLOATS,), {"max": 1}), ((INTS, 0, 2.5), {}), ((INTS, 0, 2), {}), ((FLOATS, 1, -1), {}), ((FLOATS,), {}),
-    ((SPECIAL, -1, 1), {}), ((FLOATS.astype(np.float32), 0, np.float64(1)), {}), ((FLOATS, np.zeros(4), np.ones((2, 1))), {}),
+    ((SPECIAL, -1, 1), {}), ((FLOATS.astype(np.float32), 0, np.float64(1)), {}),
+    ((FLOATS, np.zeros(4), np.ones((2, 1))), {}),
     ((FLOATS, 1), {}), ((FLOATS, 0, 1), {"min": 0}), ((INTS.astype(np.int32), -1, 2), {}), ((FLOATS, None, None), {}),
 ]  # fmt: skip
 
@@ -173,7 +178,8 @@ def test_ufunc_methods():
     for ufunc in (np.add, np.multiply, np.maximum, np.minimum):
         np.testing.assert_array_equal(ufunc.outer(Array(x), Array(y)).numpy(), ufunc.outer(x, y))
         for keywords in ({}, {"axis": 1}, {"axis": None}, {"keepdims": True}, {"initial": 3.0}):
-            np.testing.assert_allclose(ufunc.reduce(Array(FLOATS), **keywords).numpy(), ufunc.reduce(FLOATS, **keywords))
+            np.testing.assert_allclose(ufunc.reduce(Array(FLOATS), **keywords).numpy(),
+                ufunc.reduce(FLOATS, **keywords))
     for ufunc in (np.add, np.multiply):
         np.testing.assert_array_equal(ufunc.accumulate(Array(FLOATS)).numpy(), ufunc.accumulate(FLOATS))
     assert np.logical_or.reduce(Array(FLOATS > 2)).numpy().tolist() == [False, False, False, True]
@@ -203,18 +209,24 @@ def test_operators_stay_weak_and_functions_do_not():
         for y in (w * 3, -w, w + 1, abs(w), w**2, w / 2, w % 2, w // 2, 3 - w):
             assert y._weak
             assert (y * single).dtype == np.float32
-        for y in (np.sin(w), np.maximum(w, 0), np.where(True, w, w), np.reshape(w, (1,)), np.sum(w), np.copy(w), np.round(w)):
+        for y in (np.sin(w), np.maximum(w, 0), np.where(True, w, w), np.reshape(w, (1,)), np.sum(w), np.copy(w),
+            np.round(w)):
             assert not y._weak
             assert (y * single).dtype == np.float64
 
 
 SMOOTH_UNARY = [
-    ("negative", FLOATS), ("absolute", UNIT[:2]), ("sqrt", ABOVE), ("square", FLOATS), ("cbrt", ABOVE), ("reciprocal", ABOVE),
-    ("exp", FLOATS), ("exp2", FLOATS), ("expm1", FLOATS), ("log", ABOVE), ("log2", ABOVE), ("log10", ABOVE), ("log1p", ABOVE),
+    ("negative", FLOATS), ("absolute", UNIT[:2]), ("sqrt", ABOVE), ("square", FLOATS), ("cbrt", ABOVE),
+    ("reciprocal", ABOVE),
+    ("exp", FLOATS), ("exp2", FLOATS), ("expm1", FLOATS), ("log", ABOVE), ("log2", ABOVE), ("log10", ABOVE),
+    ("log1p", ABOVE),
     ("sin", FLOATS), ("cos", FLOATS), ("tan", UNIT), ("arcsin", UNIT), ("arccos", UNIT), ("arctan", FLOATS),
-    ("arcsinh", FLOATS), ("arccosh", ABOVE + 1), ("arctanh", UNIT), ("sinh", FLOATS), ("cosh", FLOATS), ("tanh", FLOATS),
-    ("degrees", FLOATS), ("radians", FLOATS), ("sinc", np.array([-0.3, 0.0, 1e-5, 0.002, 0.5])), ("nan_to_num", FLOATS),
-    ("fabs", ABOVE), ("positive", ABOVE), ("floor", UNIT + 0.1), ("modf", FLOATS + 0.1), ("rint", UNIT + 0.1), ("real", UNIT),
+    ("arcsinh", FLOATS), ("arccosh", ABOVE + 1), ("arctanh", UNIT), ("sinh", FLOATS), ("cosh", FLOATS),
+    ("tanh", FLOATS),
+    ("degrees", FLOATS), ("radians", FLOATS), ("sinc", np.array([-0.3, 0.0, 1e-5, 0.002, 0.5])),
+    ("nan_to_num", FLOATS),
+    ("fabs", ABOVE), ("positive", ABOVE), ("floor", UNIT + 0.1), ("modf", FLOATS + 0.1), ("rint", UNIT + 0.1),
+    ("real", UNIT),
 ]  # fmt: skip
 
 
@@ -234,5 +246,6 @@ def test_binary_derivative(name, slopes):
 def test_selection_derivative(slopes):
     slopes(lambda x, y: np.where(x > y, x * 2, y**2), ABOVE, np.array([2.1]))
     slopes(lambda x, lo, hi: np.clip(x, lo, hi), FLOATS, -0.7, 0.7)
-    (grad,) = slopes(lambda x: np.where(x > 0, np.sqrt(x), 0.0) + np.where(x > 0, np.log(x), 0.0), np.array([-1.0, 0.5]))
+    (grad,) = slopes(lambda x: np.where(x > 0, np.sqrt(x), 0.0) + np.where(x > 0, np.log(x), 0.0),
+        np.array([-1.0, 0.5]))
     assert grad[0] == 0.0
