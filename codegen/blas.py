@@ -23,8 +23,8 @@ from .affine import Split
 from .loops import Call
 from .lower import MOVE, Force
 
-SMALL_PRODUCT = 8192  # m*n*k up to which generated loops beat the call (measured)
-SMALL_MATRIX = 16384  # elements of the matrix up to which a generated matrix-vector product does
+SMALL_PRODUCT = 4096  # m*n*k up to which generated loops beat the call (measured)
+SMALL_MATRIX = 65536  # elements of the matrix up to which a generated matrix-vector product does
 SEEN_THROUGH = ("reshape", "transpose", "slice")
 
 

@@ -136,7 +136,7 @@ class Body:
         self.statements, self.effects, self.origins = [], [], []
         self.loads, self.stored, self.masked = {}, {}, {}
         self.reads = set()
-        self.indexing = self.ordered = self.running = False
+        self.indexing = self.ordered = self.running = self.contracted = False
         self._memo, self._open, self._masks, self._rows, self._row_extents = {}, {}, {}, {}, []
         self._names = self.weight = 0
 
@@ -154,6 +154,7 @@ class Body:
             effect = replace(effect, at=affine.substitute(effect.at, {-1: row}))
             self.indexing = True
         values = [self.scalar(value, map, make=item.make) for value, map in item.seeds]
+        self.contracted |= len(values) > 1 and type(effect) is Fold and not self.effects
         value = values[0] if len(values) == 1 else self.let(TABLE["mul"], values, item.seeds[0][0].dtype)
         self.effects.append(replace(effect, value=value))
         self.origins.append(item.origin)

@@ -71,7 +71,11 @@ def loop_order(body, effects):
         for v, c in e.at[1]:
             if v >= 0:
                 weight[v] += STORE_WEIGHT * abs(c)
-    return sorted(natural, key=lambda v: -weight[v])
+    order = sorted(natural, key=lambda v: -weight[v])
+    if body.contracted:  # the row of the result that the innermost loop runs along stays in the first cache
+        summed = next((e.axes for e in effects if type(e) is Fold), frozenset())
+        order[:-1] = sorted(order[:-1], key=lambda v: v in summed)
+    return order
 
 
 # ---- merging ---------------------------------------------------------------------------------------------------------

@@ -27,10 +27,6 @@ def _floats(*xs):
     return [cast(operand_array(x), dtype) for x in xs]
 
 
-def _zeros_of(*xs):
-    return xs[0].dtype.type(0)
-
-
 def expit(x):
     """As `scipy.special.expit`: 1 / (1 + exp(-x))."""
     return call("logistic", *_floats(x))
@@ -67,7 +63,7 @@ def ndtr(x):
 def _times_log(x, y, log, one):
     """x * log(y), and 0 where x is 0, unless y is NaN; where log(y) is finite the derivative is exact there too."""
     x, y = _floats(x, y)
-    zero = _zeros_of(x)
+    zero = x.dtype.type(0)
     no_limit = call("or_", call("le", y, one - 1.0), call("isinf", y))
     apart = call("and_", call("eq", x, zero), no_limit)
     return select(apart, zero, call("mul", x, call(log, select(apart, x.dtype.type(one), y))))
@@ -96,7 +92,7 @@ def rel_entr(x, y):
     """As `scipy.special.rel_entr`: x log(x / y)."""
     x, y = _floats(x, y)
     inside = call("and_", call("gt", x, 0.0), call("gt", y, 0.0))
-    one, zero = x.dtype.type(1), _zeros_of(x)
+    one, zero = x.dtype.type(1), x.dtype.type(0)
     px, py = select(inside, x, one), select(inside, y, one)
     value = call("mul", px, call("log", call("div", px, py)))
     border = call("and_", call("eq", x, 0.0), call("ge", y, 0.0))
@@ -125,7 +121,7 @@ exp2, expm1, log1p, cbrt = _same("exp2"), _same("expm1"), _same("log1p"), _same(
 def _shift(x, axes):
     """The largest element, or 0 if it is infinite. A constant to the derivative: no result depends on the shift."""
     top = apply1("stop_gradient", _max(x, axes, keepdims=True))
-    return select(call("isfinite", top), top, _zeros_of(x))
+    return select(call("isfinite", top), top, x.dtype.type(0))
 
 
 def logsumexp(a, axis=None, b=None, keepdims=False, return_sign=False):

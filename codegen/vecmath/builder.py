@@ -260,3 +260,10 @@ class Builder:
         fmt = BY_TYPE[x.type]
         guess = self.from_bits(bits_of(0.5, fmt) + bits_of(0.94, fmt) - self.bits(x))
         return guess * self.fma(x * guess, -2.0, 2.0)
+
+    def quotient(self, high, low, denominator, denominator_low):
+        """(high + low) / (denominator + denominator_low) by one division and the remainder it leaves."""
+        inverse = 1.0 / denominator
+        q = high * inverse
+        remainder = self.fma(-q, denominator, high) + self.fma(-q, denominator_low, low)
+        return self.fma(remainder, inverse, q)

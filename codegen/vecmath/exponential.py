@@ -39,7 +39,7 @@ def tanh(b, x):
     a = b.minimum(b.abs(x), 22.0 if b.double else 10.0)
     high, low = b.fast_two_sum(*_half_expm1(b, a + a))
     denominator, rest = b.two_sum(b.constant(1.0), high)
-    y = _quotient(b, high, low, denominator, rest + low)
+    y = b.quotient(high, low, denominator, rest + low)
     return b.copysign(b.select(a < (2.0**-27 if b.double else 2.0**-13), a, y), x)
 
 
@@ -75,7 +75,7 @@ def logistic(b, x):
     high, low = b.fast_two_sum(high, low + b.fma(r * r, b.horner(r, _of(b, "EXP")), r_low))
     denominator, rest = b.fast_two_sum(b.constant(1.0), scale_by_power(b, high, shifted))
     rest = rest + scale_by_power(b, low, shifted)
-    y = _quotient(b, b.select(negative, high, 1.0), b.select(negative, low, 0.0), denominator, rest)
+    y = b.quotient(b.select(negative, high, 1.0), b.select(negative, low, 0.0), denominator, rest)
     return b.select(negative, scale_by_power(b, y, shifted), y)
 
 
@@ -122,8 +122,10 @@ def _half_expm1(b, x):
     r, r_low = reduce(b, x, n)
     scale = _power(b, shifted, 1)
     tail = b.fma(r * r, b.horner(r, _of(b, "EXP")), r_low)
-    high, low = b.two_sum(scale - 0.5, scale * r)
-    return high, b.fma(scale, tail, low)
+    less_half = scale - 0.5
+    lost = (scale - less_half) - 0.5
+    high, low = b.two_sum(less_half, scale * r)
+    return high, b.fma(scale, tail, low + lost)
 
 
 def _hyperbolic_parts(b, a):
@@ -139,14 +141,6 @@ def _hyperbolic_parts(b, a):
     sinh_tail = r * z * b.horner(z, _of(b, "SINH"))
     cosh_tail = b.fma(z * z, b.horner(z, _of(b, "COSH")), 0.5 * z)
     return up, down, r, r_low, sinh_tail, cosh_tail
-
-
-def _quotient(b, high, low, denominator, denominator_low):
-    """(high + low) / (denominator + denominator_low) by one division and the remainder it leaves."""
-    inverse = 1.0 / denominator
-    q = high * inverse
-    remainder = b.fma(-q, denominator, high) + b.fma(-q, denominator_low, low)
-    return b.fma(remainder, inverse, q)
 
 
 FUNCTIONS = {

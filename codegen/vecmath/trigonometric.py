@@ -16,21 +16,28 @@ from .builder import bits_of
 
 def sin(b, x):
     n, r, r_low = _reduce(b, x)
-    y = _with_sign(b, _choose(b, n, *_sin_cos(b, r, r_low)[::-1]), n)
+    y = _with_sign(b, _choose(b, n, _cos(b, r, r_low), _sin(b, r, r_low)), n)
     return b.select(b.abs(x) < (2.0**-26 if b.double else 2.0**-12), x, y if b.double else b.truncate(y))
 
 
 def cos(b, x):
     n, r, r_low = _reduce(b, x)
-    y = _with_sign(b, _choose(b, n, *_sin_cos(b, r, r_low)), n + 1)
+    y = _with_sign(b, _choose(b, n, _sin(b, r, r_low), _cos(b, r, r_low)), n + 1)
     return y if b.double else b.truncate(y)
 
 
 def tan(b, x):
-    """sin / cos, or -cos / sin in the odd quadrants."""
+    """sin / cos, or -cos / sin in the odd quadrants; for f64 all three are in two parts."""
     n, r, r_low = _reduce(b, x)
-    s, c = _sin_cos(b, r, r_low)
-    y = _choose(b, n, c, s) / _choose(b, n, s, c)
+    if b.double:
+        s, s_low = b.fast_two_sum(*_sin_parts(b, r, r_low))
+        c, c_low = b.fast_two_sum(*_cos_parts(b, r, r_low))
+        y = b.quotient(
+            _choose(b, n, c, s), _choose(b, n, c_low, s_low), _choose(b, n, s, c), _choose(b, n, s_low, c_low)
+        )
+    else:
+        s, c = _sin(b, r, r_low), _cos(b, r, r_low)
+        y = _choose(b, n, c, s) / _choose(b, n, s, c)
     y = b.from_bits(b.bits(y) ^ ((n & 1) << 63))
     return b.select(b.abs(x) < (2.0**-27 if b.double else 2.0**-13), x, y if b.double else b.truncate(y))
 
@@ -83,17 +90,35 @@ def _reduce_f32(b, x):
     return b.bits(nearest + 1.5 * 2.0**52), r, None
 
 
-def _sin_cos(b, r, r_low):
-    """sin(r + r_low), cos(r + r_low) for |r| <= pi/4 and a little more, from two minimax polynomials in r**2."""
+def _sin_parts(b, r, r_low):
+    """sin(r + r_low) in two parts for |r| <= pi/4, from a minimax polynomial in r**2."""
     z = r * r
-    if r_low is None:
-        s = b.fma(r * z, b.horner(z, t.SIN_SHORT), r)
-        return s, b.fma(z * z, b.horner(z, t.COS_SHORT), b.fma(z, b.constant(-0.5, "double"), 1.0))
-    s = r + b.fma(r * z, b.horner(z, t.SIN), r_low)
+    return r, b.fma(r * z, b.horner(z, t.SIN), r_low)
+
+
+def _cos_parts(b, r, r_low):
+    """cos(r + r_low) in two parts for |r| <= pi/4."""
+    z = r * r
     half = 0.5 * z
     head = 1.0 - half
     rest = (1.0 - head) - half
-    return s, head + (rest + b.fma(z * z, b.horner(z, t.COS), -(r * r_low)))
+    return head, rest + b.fma(z * z, b.horner(z, t.COS), -(r * r_low))
+
+
+def _sin(b, r, r_low):
+    if r_low is None:
+        z = r * r
+        return b.fma(r * z, b.horner(z, t.SIN_SHORT), r)
+    high, low = _sin_parts(b, r, r_low)
+    return high + low
+
+
+def _cos(b, r, r_low):
+    if r_low is None:
+        z = r * r
+        return b.fma(z * z, b.horner(z, t.COS_SHORT), b.fma(z, b.constant(-0.5, "double"), 1.0))
+    high, low = _cos_parts(b, r, r_low)
+    return high + low
 
 
 FUNCTIONS = {"sin": sin, "cos": cos, "tan": tan}

@@ -342,7 +342,7 @@ def _is_ordinary(coef, node):
     if 1e-30 < abs(coef) < 1e30:
         return True
     limits = np.finfo(node.results[0].dtype)
-    return limits.tiny <= abs(coef) <= limits.max
+    return float(limits.tiny) <= abs(coef) <= float(limits.max)
 
 
 def _common(coefs):

@@ -11,6 +11,8 @@ from ..array import Array, handles
 from ..errors import ArgumentError, ShapeError, located
 from ..promote import BOOL, I64, apply1, asarray, call, cast, common_dtype
 from .common import broadcast, firm, one_axis, permuted, refuse, reshaped, static_shape
+from .indexing import diagonal
+from .reductions import sum as _sum
 
 
 def _alike(*xs):
@@ -174,10 +176,10 @@ def tensordot(a, b, axes=2):
         count = operator.index(axes)
         left, right = list(range(-count, 0)), list(range(count))
     left, right = [[operator.index(i) for i in side] for side in (left, right)]
-    if len(left) != len(right) or any(-x.ndim > i or i >= x.ndim for i in left) or any(
-        -y.ndim > i or i >= y.ndim for i in right
-    ):
-        raise ValueError("shape-mismatch for sum") if len(left) != len(right) else IndexError("tuple index out of range")
+    if len(left) != len(right):
+        raise ValueError("shape-mismatch for sum")
+    if not all([-x.ndim <= i < x.ndim for i in left] + [-y.ndim <= i < y.ndim for i in right]):
+        raise IndexError("tuple index out of range")
     left, right = tuple([i % x.ndim for i in left]), tuple([i % y.ndim for i in right])
     if [x.shape[i] for i in left] != [y.shape[i] for i in right] or len(set(left)) != len(left):
         raise ValueError("shape-mismatch for sum")
@@ -219,6 +221,12 @@ def cross(a, b, axisa=-1, axisb=-1, axisc=-1, axis=None):
         part = call("sub", call("mul", xs[p], ys[q]), call("mul", xs[q], ys[p]))
         parts.append(reshaped(part, part.shape[:axisc] + (1,) + part.shape[axisc:]))
     return apply1("concatenate", *parts, axis=axisc)
+
+
+@handles(np.trace)
+def trace(a, offset=0, axis1=0, axis2=1, dtype=None, out=None):
+    """As `numpy.trace`."""
+    return _sum(diagonal(a, offset, axis1, axis2), -1, dtype, out)
 
 
 # ---- einsum ----------------------------------------------------------------------------------------------------------------
@@ -329,8 +337,6 @@ def _sizes(inputs, xs):
 
 def _prepare(x, labels, sizes):
     """An operand without repeated labels (their diagonal) and without axes that only stretch."""
-    from .indexing import diagonal
-
     labels = list(labels)
     for k in list(dict.fromkeys(labels)):
         while labels.count(k) > 1:
@@ -460,4 +466,4 @@ def matrix_power(a, n):
 
 handles(np.linalg.matrix_power)(matrix_power)
 
-__all__ = ["cross", "dot", "einsum", "inner", "kron", "matmul", "matvec", "outer", "tensordot", "vdot", "vecdot", "vecmat"]
+__all__ = ["cross", "dot", "einsum", "inner", "kron", "matmul", "matvec", "outer", "tensordot", "trace", "vdot", "vecdot", "vecmat"]

@@ -12,7 +12,9 @@ import numpy as np
 from ..array import Array, handles, make
 from ..promote import apply1, call, cast, common_dtype, contains_array, operand, operand_array, select
 from ..record import check_dtype
-from .common import broadcast, firm, one_axis, reshaped, static_shape
+from .common import broadcast, firm, joined, reshaped, static_shape
+from .indexing import diagonal
+from .shapes import broadcast_to, expand_dims, moveaxis
 
 
 def _constant(data) -> Array:
@@ -82,8 +84,7 @@ def broadcast_value(value, shape):
     """A value stretched to a shape; plain ones as an array of their own."""
     if value._record is None:
         return _constant(np.full(shape, value._data))
-    np.broadcast_to(False, value.shape), np.broadcast_shapes(value.shape, shape)
-    return broadcast(value, shape)
+    return broadcast_to(value, shape)
 
 
 def _like(prototype, dtype, shape):
@@ -178,10 +179,7 @@ def linspace(start, stop, num=50, endpoint=True, retstep=False, dtype=None, axis
     if dtype is not None:
         dtype = np.dtype(dtype)
         out = cast(call("floor", out) if dtype.kind == "i" else out, dtype)
-    if one_axis(axis, out.ndim) != 0:
-        from .shapes import moveaxis
-
-        out = moveaxis(out, 0, axis)
+    out = moveaxis(out, 0, axis)
     return (out, step) if retstep else out
 
 
@@ -203,8 +201,6 @@ def geomspace(start, stop, num=50, endpoint=True, dtype=None, axis=0):
     first, last = firm(start), firm(stop)
     logs = linspace(call("log10", call("abs", first)), call("log10", call("abs", last)), num, endpoint, axis=axis)
     sign = call("sign", first)
-    from .shapes import expand_dims
-
     out = call("mul", expand_dims(sign, axis) if sign.ndim else sign, call("pow", 10.0, logs))
     return out if dtype is None else cast(out, np.dtype(dtype))
 
@@ -213,8 +209,6 @@ def geomspace(start, stop, num=50, endpoint=True, dtype=None, axis=0):
 @handles(np.diag)
 def diag(v, k=0):
     """As `numpy.diag`."""
-    from .indexing import diagonal
-
     x = firm(v)
     k = operator.index(k)
     if x.ndim == 2:
@@ -274,8 +268,6 @@ def vander(x, N=None, increasing=False):
     columns = columns[:count]
     if not columns:
         return make(np.ones((x.size, 0), x.dtype))
-    from .common import joined
-
     return joined(columns if increasing else columns[::-1], 1)
 
 

@@ -14,6 +14,7 @@ from .common import all_axes, firm, one_axis, permuted, reshaped
 from .contraction import cross as _cross
 from .contraction import matmul, matrix_power, multi_dot, tensordot, vecdot
 from .contraction import outer as _outer
+from .contraction import trace as _trace
 from .indexing import diagonal as _diagonal
 from .reductions import max, min, root, sum
 from .shapes import matrix_transpose
@@ -114,12 +115,6 @@ def vector_norm(x, /, *, axis=None, keepdims=False, ord=2):
 def matrix_norm(x, /, *, keepdims=False, ord="fro"):
     """As `numpy.linalg.matrix_norm`, for the orders that `norm` has."""
     return norm(x, ord, (-2, -1), keepdims)
-
-
-@handles(np.trace)
-def _trace(a, offset=0, axis1=0, axis2=1, dtype=None, out=None):
-    """As `numpy.trace`."""
-    return sum(_diagonal(a, offset, axis1, axis2), -1, dtype, out)
 
 
 @handles(np.linalg.trace)

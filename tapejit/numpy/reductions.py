@@ -84,15 +84,12 @@ def _extreme(op, combine, on_bools, function):
             dtype = common_dtype(x, operand(initial))
             x, initial = cast(x, dtype), cast(operand(initial), dtype)
             x = x if where is UNSET or where is True else select(truth(where), x, initial)
-            if math.prod([x.shape[i] for i in axes]) == 0:
-                result = broadcast(asarray(initial), tuple([n for i, n in enumerate(x.shape) if i not in axes]))
-                return _finish(x, firm(result), axes, keepdims)
-        elif math.prod([x.shape[i] for i in axes]) == 0 and (x.size == 0 and math.prod(
-                [n for i, n in enumerate(x.shape) if i not in axes]) != 0):
-            raise ValueError(f"zero-size array to reduction operation {combine} which has no identity")
-        elif x.size == 0:
-            result = make(np.zeros([n for i, n in enumerate(x.shape) if i not in axes], x.dtype))
-            return _finish(x, result, axes, keepdims)
+        if x.size == 0:
+            rest = tuple([n for i, n in enumerate(x.shape) if i not in axes])
+            if initial is UNSET and math.prod(rest):
+                raise ValueError(f"zero-size array to reduction operation {combine} which has no identity")
+            only = make(np.zeros((), x.dtype)) if initial is UNSET else firm(initial)
+            return _finish(x, broadcast(only, rest), axes, keepdims)
         result = apply1(on_bools if x.dtype == BOOL else op, x, axes=axes)
         if initial is not UNSET:
             result = call(("or_" if combine == "maximum" else "and_") if x.dtype == BOOL else combine, initial, result)

@@ -18,6 +18,7 @@ from ..array import DIRECT, Array, handles, make
 from ..errors import DTypeError, IntegerPowerError, located
 from ..promote import BOOL, F64, apply1, asarray, call, cast, common_dtype, operand, operand_array, select, truth
 from .common import UNSET, firm, refuse, reshaped
+from .indexing import nonzero
 
 
 def in_dtype(name, dtype, xs):
@@ -175,6 +176,8 @@ abs = absolute
 @ufunc(np.power)
 def power(x, y):
     """As `numpy.power`; that an integer exponent is not negative becomes a guard of the record."""
+    if type(x) is Array and x._data.dtype.kind == "f":
+        return call("pow", x, y)
     x, y = operand(x), operand(y)
     if common_dtype(x, y).kind == "i" and dtype_of(y).kind == "i":
         negative_exponent = call("lt", y, 0)
@@ -486,8 +489,6 @@ def heaviside(x, y):
 def where(condition, x=UNSET, y=UNSET, /):
     """As `numpy.where`; the branch not taken never sends NaN into the derivative."""
     if x is UNSET and y is UNSET:
-        from .indexing import nonzero
-
         return nonzero(condition)
     if x is UNSET or y is UNSET:
         raise ValueError("either both or neither of x and y should be given")

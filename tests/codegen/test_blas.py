@@ -58,8 +58,8 @@ def test_matrix_and_vector():
     """gemv on either side, on a matrix and its transpose, with a strided vector."""
     for transposed, vector_first in itertools.product((False, True), repeat=2):
         b = Builder("f")
-        a = b.param(tensor(F64, (200, 300)))
-        v = b.param(tensor(F64, (300 if transposed == vector_first else 200, 3)))
+        a = b.param(tensor(F64, (300, 400)))
+        v = b.param(tensor(F64, (400 if transposed == vector_first else 300, 3)))
         column = b.reshape(b.slice(v, start=(0, 1), stop=(v.shape[0], 2), step=(1, 1)), shape=(v.shape[0],))
         m = b.transpose(a, perm=(1, 0)) if transposed else a
         axis = 0 if transposed != (transposed == vector_first) else 1
