@@ -14,6 +14,7 @@ from collections import OrderedDict
 from tapejit.ir.graph import Graph
 
 KEPT = 64
+STRAIGHT_LINE = 200  # statements outside loops from which LLVM is told to leave them scalar
 
 _lock = threading.RLock()
 _alive = weakref.WeakValueDictionary()
@@ -70,9 +71,10 @@ def _compile(graph, digest):
     marks.append(time.perf_counter())
 
     imports = {symbol: blas.address(symbol) for symbol in module.externals}
-    code = engine.Code(text, [module.entry, module.entry + ".lists"], imports)
-
     kernels = [s for s in steps if type(s) is Kernel]
+    straight_line = sum([len(k.body) for k in kernels]) > STRAIGHT_LINE
+    code = engine.Code(text, [module.entry, module.entry + ".lists"], imports, straight_line)
+
     stats = Stats(
         kernels=[{"name": k.name, "origin": k.origin, **k.statistics} for k in kernels],
         library_calls=sum([type(s) is Call for s in steps]),
@@ -82,4 +84,4 @@ def _compile(graph, digest):
     )
     guards = [bool if s.buffer.type.name == "bool" else int for s in steps if type(s) is Exit]
     results = [r.type for r in graph.results]
-    return Executable(code, module.entry, steps, text, [p.type for p in graph.params], results, guards, stats)
+    return Executable(code, module.entry, steps, text, straight_line, results, guards, stats)

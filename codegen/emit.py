@@ -17,12 +17,23 @@ import hashlib
 from dataclasses import dataclass
 
 import numpy as np
-
 from tapejit.ir.types import BOOL, I64
 
 from . import affine, blas, vecmath
 from .loops import (
-    Accumulate, Arg, Bind, Call, Exit, For, Index, Inside, Kernel, Let, Load, Read, Register, Store,
+    Accumulate,
+    Arg,
+    Bind,
+    Call,
+    For,
+    Index,
+    Inside,
+    Kernel,
+    Let,
+    Load,
+    Read,
+    Register,
+    Store,
 )  # fmt: skip
 from .scalars import MEMORY, TYPES, Emitter, Scalar, called_function, literal, power_function
 

@@ -30,16 +30,21 @@ class Session:
         self.target = llvm.Target.from_default_triple()
         self.options = {"cpu": llvm.get_host_cpu_name(), "features": features.flatten(), "opt": 3}
         self.machine = self.target.create_target_machine(**self.options, reloc="pic", codemodel="small")
-        self.tuning = llvm.create_pipeline_tuning_options(speed_level=SPEED)
-        self.tuning.loop_vectorization = self.tuning.slp_vectorization = True
-        self.tuning.loop_interleaving = self.tuning.loop_unrolling = True
+        self.tunings = {True: self.tuning(True), False: self.tuning(False)}
         self.width = 512 if features.get("avx512f") else 256
         # LLJIT takes the ownership of its machine.
         self.jit = llvm.create_lljit_compiler(self.target.create_target_machine(**self.options, jit=True), use_jit_link=True)
 
-    def optimize(self, text):
+    def tuning(self, straight_line):
+        options = llvm.create_pipeline_tuning_options(speed_level=SPEED)
+        options.loop_vectorization = options.loop_interleaving = options.loop_unrolling = True
+        options.slp_vectorization = not straight_line
+        return options
+
+    def optimize(self, text, straight_line):
+        """straight_line: the module has much code outside loops, over which the SLP vectorizer takes its time."""
         module = llvm.parse_assembly(text)
-        builder = llvm.create_pass_builder(self.machine, self.tuning)
+        builder = llvm.create_pass_builder(self.machine, self.tunings[straight_line])
         builder.getModulePassManager().run(module, builder)
         return module
 
@@ -60,11 +65,11 @@ def attributes() -> str:
 class Code:
     """Machine code, alive as long as this object. addresses: exported symbol -> address. times: milliseconds by phase."""
 
-    def __init__(self, text, exports, imports):
+    def __init__(self, text, exports, imports, straight_line=False):
         with _lock:
             s = session()
             start = time.perf_counter()
-            module = s.optimize(text)
+            module = s.optimize(text, straight_line)
             optimized = time.perf_counter()
             image = s.machine.emit_object(module)
             module.close()
@@ -84,13 +89,13 @@ class Code:
         }  # fmt: skip
 
 
-def optimized(text) -> str:
+def optimized(text, straight_line=False) -> str:
     """The module after LLVM's passes, for reading."""
     with _lock:
-        return str(session().optimize(text))
+        return str(session().optimize(text, straight_line))
 
 
-def assembly(text) -> str:
+def assembly(text, straight_line=False) -> str:
     with _lock:
         s = session()
-        return s.machine.emit_assembly(s.optimize(text))
+        return s.machine.emit_assembly(s.optimize(text, straight_line))

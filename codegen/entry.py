@@ -77,10 +77,11 @@ def wrapper(entry, inputs, outputs) -> str:
 class Executable:
     """Machine code of one graph. `run` calls it; the texts are for reading, made when asked for."""
 
-    def __init__(self, code, entry, steps, text, params, results, guards, stats):
-        self._code, self._steps, self.llvm_text, self.stats = code, steps, text, stats
+    def __init__(self, code, entry, steps, text, straight_line, results, guards, stats):
+        self._code, self._steps, self.stats = code, steps, stats
+        self.llvm_text, self._straight_line = text, straight_line
         self.entry_address = code.addresses[entry]
-        self.params, self.results, self.guards = params, results, guards
+        self.results, self.guards = results, guards
         self._makers = [(r.shape, r.dtype) for r in results]
         heavy = sum([k["bytes"] + k["operations"] for k in stats.kernels]) + stats.library_calls * GIL_BYTES
         self.releases_gil = heavy > GIL_BYTES
@@ -118,9 +119,9 @@ class Executable:
     def optimized_llvm_text(self) -> str:
         from . import engine
 
-        return engine.optimized(self.llvm_text)
+        return engine.optimized(self.llvm_text, self._straight_line)
 
     def asm_text(self) -> str:
         from . import engine
 
-        return engine.assembly(self.llvm_text)
+        return engine.assembly(self.llvm_text, self._straight_line)

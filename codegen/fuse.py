@@ -20,7 +20,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-
 from tapejit.ir.graph import Constant, Graph
 from tapejit.ir.op import TABLE
 from tapejit.ir.types import tensor

@@ -13,11 +13,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from tapejit.ir.graph import Constant
+from tapejit.ir.types import I64, tensor
+
 from . import affine
 from .loops import Accumulate, Arg, Bind, For, Index, Inside, Kernel, Let, Load, Read, Register, Store
 from .lower import Best, Fold, Put, Scan
-from tapejit.ir.graph import Constant
-from tapejit.ir.types import I64, tensor
 
 STORE_WEIGHT = 2
 

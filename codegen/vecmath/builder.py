@@ -163,10 +163,6 @@ class Builder:
     def operand(self, value, type):
         return value.text if isinstance(value, Value) else literal(value, type)
 
-    def constant(self, value, type=None):
-        type = type or self.format.type
-        return Value(self, literal(value, type), type)
-
     def call(self, name, type, *args):
         """Calls an external or intrinsic function whose arguments and result all have `type`."""
         attributes = "" if name.startswith("llvm.") else " nounwind willreturn memory(none)"

@@ -1,6 +1,6 @@
 """Computes every polynomial and table of the vector math library with mpmath, and writes tables.py.
 
-Usage: python -m tapejit.codegen.vecmath.coefficients   (a few minutes; mpmath is needed here only)
+Usage: python -m tapejit.codegen.vecmath.coefficients   (ten seconds; mpmath is needed here and in report.py only)
 
 A polynomial p approximates f on [a, b] so that max |w (f - p)| is least (Remez exchange on a Chebyshev grid), w
 being chosen so that this error is relative to the function's result. Rounding is greedy: the constant term is
@@ -115,94 +115,85 @@ def split_f32(value, *bits):
     return (*parts[:-1], rounded(mpf(parts[-1]), "f32"))
 
 
-def series(f, order, terms=60):
-    """The function (f minus its Taylor terms below `order`) / x**order, from Taylor coefficients f(k)."""
-    return lambda x: mpmath.fsum(f(k) * x ** (k - order) for k in range(order, order + terms))
-
-
+LN2, PI, SQRT_PI = mpmath.log(2), mpmath.pi, mpmath.sqrt(mpmath.pi)
 ERFC_CENTER = 4
-LN2, PI = mpmath.log(2), mpmath.pi
-HALF_LN2 = LN2 / 2 * (1 + mpf(2) ** -40)
-HALF_LN2_F32 = LN2 / 2 * (1 + mpf(2) ** -12)
+SLACK = 1 + mpf(2) ** -20  # intervals are a little wider than exact arithmetic would need
+fact = mpmath.factorial
 
 
-def polynomials():
-    """Yields (name, what it approximates, coefficients, error)."""
+def series(coefficient, terms=60):
+    """The function with the Taylor coefficients coefficient(0), coefficient(1), ..."""
+    known = [mpf(1) * coefficient(k) for k in range(terms)]
+    return lambda x: mpmath.polyval(known[::-1], x)
 
-    def exp_tail(x):
-        return mpmath.fsum(x**k / mpmath.factorial(k + 2) for k in range(40))
 
-    def sin_tail(z):
-        return mpmath.fsum((-1) ** (k + 1) * z**k / mpmath.factorial(2 * k + 3) for k in range(25))
+def scaled_erfc(t):
+    """(1 + 2 x) exp(x**2) erfc(x) at the x that t = (x - 4) / (x + 4) comes from."""
+    x = ERFC_CENTER * (1 + t) / (1 - t)
+    return (1 + 2 * x) * mpmath.exp(x * x) * mpmath.erfc(x)
 
-    def cos_tail(z):
-        return mpmath.fsum((-1) ** k * z**k / mpmath.factorial(2 * k + 4) for k in range(25))
 
-    def sinh_tail(z):
-        return mpmath.fsum(z**k / mpmath.factorial(2 * k + 3) for k in range(25))
+def plan():
+    """Rows: name, what it approximates, f, power p of the weight |x|**p, interval, degrees for f64 and f32.
 
-    def cosh_tail(z):
-        return mpmath.fsum(z**k / mpmath.factorial(2 * k + 4) for k in range(25))
-
-    def atanh_tail(z):
-        return mpmath.fsum(2 * z**k / (2 * k + 3) for k in range(140))
-
-    def log1p_tail(r):
-        return mpmath.fsum((-r) ** k / (k + 3) for k in range(60))
-
-    def asin_tail(z):
-        return mpmath.fsum(
-            mpmath.binomial(2 * k, k) / mpf(4) ** k / (2 * k + 1) * z ** (k - 1) for k in range(1, 120)
-        )
-
-    def atan_tail(z):
-        return mpmath.fsum((-1) ** (k + 1) * z**k / (2 * k + 3) for k in range(120))
-
-    def exp2_tail(x):
-        return mpmath.fsum(LN2 ** (k + 2) * x**k / mpmath.factorial(k + 2) for k in range(40))
-
-    def erf_tail(z):
-        return mpmath.fsum((-1) ** k * z ** (k - 1) / (mpmath.factorial(k) * (2 * k + 1)) for k in range(1, 40)) * (
-            2 / mpmath.sqrt(PI)
-        )
-
-    def scaled_erfc(t):
-        x = ERFC_CENTER * (1 + t) / (1 - t)
-        return (1 + 2 * x) * mpmath.exp(x * x) * mpmath.erfc(x)
+    The power is that of x in f's share of the function's result, so that errors are relative to the result.
+    """
+    exp_tail = series(lambda k: 1 / fact(k + 2))
+    exp2_tail = series(lambda k: LN2 ** (k + 2) / fact(k + 2))
+    sin_tail = series(lambda k: (-1) ** (k + 1) / fact(2 * k + 3))
+    cos_tail = series(lambda k: (-1) ** k / fact(2 * k + 4))
+    sinh_tail = series(lambda k: 1 / fact(2 * k + 3))
+    cosh_tail = series(lambda k: 1 / fact(2 * k + 4))
+    atanh_tail = series(lambda k: mpf(2) / (2 * k + 3), 140)
+    log1p_tail = series(lambda k: mpf(-1) ** k / (k + 3))
+    asin_tail = series(lambda k: mpmath.binomial(2 * k + 2, k + 1) / mpf(4) ** (k + 1) / (2 * k + 3), 120)
+    atan_tail = series(lambda k: mpf(-1) ** (k + 1) / (2 * k + 3), 120)
+    erf_tail = series(lambda k: (-1) ** (k + 1) * 2 / SQRT_PI / (fact(k + 1) * (2 * k + 3)))
+    half_ln2 = (-LN2 / 2 * SLACK, LN2 / 2 * SLACK)
+    half_ln2_squared = (0, half_ln2[1] ** 2)
+    eighth_turn_squared = (0, (PI / 4 * SLACK) ** 2)
+    more_than_eighth_turn_squared = (0, (PI / 2 * mpf(9) / 16) ** 2)
+    log_squared = (0, ((mpmath.sqrt(2) - 1) / (mpmath.sqrt(2) + 1) * SLACK) ** 2)
+    cell = (-1 / mpf(128), 1 / mpf(128))
+    half_squared = (0, mpf(1) / 4)
+    sin_what, cos_what = "(sin(r) - r) / r**3 in r**2", "(cos(r) - 1 + r**2/2) / r**4 in r**2"
+    exp_what, log1p_what = "(exp(r) - 1 - r) / r**2", "(log(1 + r) - r + r**2/2) / r**3"
+    erfc_what = "(1 + 2 x) exp(x**2) erfc(x) in (x - 4) / (x + 4), constant term in two parts, for"
 
     def erfc_range(last):
         return [(x - ERFC_CENTER) / (x + ERFC_CENTER) for x in (mpf(1) / 2, mpf(last))]
 
-    quarter = PI / 4 * (1 + mpf(2) ** -20)
-    relative = lambda t: 1 / scaled_erfc(t)
-    wide = PI / 2 * mpf(9) / 16
-    s_max = (mpmath.sqrt(2) - 1) / (mpmath.sqrt(2) + 1) * (1 + mpf(2) ** -20)
-    tail_weight = lambda x: x**2
-    plan = [
-        ("EXP", "(exp(r) - 1 - r) / r**2", exp_tail, tail_weight, -HALF_LN2, HALF_LN2, 10, 5),
-        ("SIN", "(sin(r) - r) / r**3 in r**2", sin_tail, lambda z: z, 0, quarter**2, 5, 2),
-        ("COS", "(cos(r) - 1 + r**2/2) / r**4 in r**2", cos_tail, lambda z: z**2, 0, quarter**2, 5, 2),
-        ("SINH", "(sinh(r) - r) / r**3 in r**2", sinh_tail, lambda z: z, 0, HALF_LN2**2, 4, 1),
-        ("COSH", "(cosh(r) - 1 - r**2/2) / r**4 in r**2", cosh_tail, lambda z: z**2, 0, HALF_LN2**2, 4, 1),
-        ("LOG", "(2 atanh(s)/s - 2) / s**2 in s**2", atanh_tail, lambda z: z, 0, s_max**2, 6, 2),
-        ("POW_LOG", "(log(1 + r) - r + r**2/2) / r**3", log1p_tail, tail_weight, -1 / mpf(128), 1 / mpf(128), 6, None),
-        ("ASIN", "(asin(x) - x) / x**3 in x**2", asin_tail, lambda z: z, 0, mpf(1) / 4, 12, 4),
-        ("ATAN", "(atan(x) - x) / x**3 in x**2", atan_tail, lambda z: z, 0, mpf(1) / 4, 12, 4),
-        ("EXP2", "(2**x - 1 - x log 2) / x**2", exp2_tail, tail_weight, -mpf(1) / 2, mpf(1) / 2, 9, 4),
-        ("ERF", "(erf(x) - 2 x / sqrt(pi)) / x**3 in x**2", erf_tail, lambda z: z, 0, mpf(1) / 4, 8, 3),
-        ("ERFC", "(1 + 2 x) exp(x**2) erfc(x) in (x - 4) / (x + 4)", scaled_erfc, relative, *erfc_range(28), 21, None),
-        ("ERFC_F32", "the same", scaled_erfc, relative, *erfc_range(11), None, 9),
-        ("EXP_SHORT", "(exp(r) - 1 - r) / r**2", exp_tail, tail_weight, -HALF_LN2, HALF_LN2, 5, None),
-        ("POW_LOG_SHORT", "(log(1 + r) - r + r**2/2) / r**3", log1p_tail, tail_weight, -1 / mpf(128), 1 / mpf(128), 2, None),
-        ("SIN_SHORT", "(sin(r) - r) / r**3 in r**2", sin_tail, lambda z: z, 0, wide**2, 2, None),
-        ("COS_SHORT", "(cos(r) - 1 + r**2/2) / r**4 in r**2", cos_tail, lambda z: z**2, 0, wide**2, 2, None),
-        ("CBRT_ESTIMATE", "m**(-1/3)", lambda m: m ** (-mpf(1) / 3), lambda m: m ** (mpf(1) / 3), 1, 2, 4, 3),
+    return [
+        ("EXP", exp_what, exp_tail, 2, half_ln2, 10, 5),
+        ("EXP2", "(2**x - 1 - x log 2) / x**2", exp2_tail, 2, (-mpf(1) / 2, mpf(1) / 2), 9, 4),
+        ("SINH", "(sinh(r) - r) / r**3 in r**2", sinh_tail, 1, half_ln2_squared, 4, 1),
+        ("COSH", "(cosh(r) - 1 - r**2/2) / r**4 in r**2", cosh_tail, 2, half_ln2_squared, 4, 1),
+        ("SIN", sin_what, sin_tail, 1, eighth_turn_squared, 5, None),
+        ("COS", cos_what, cos_tail, 2, eighth_turn_squared, 5, None),
+        ("LOG", "(2 atanh(s)/s - 2) / s**2 in s**2", atanh_tail, 1, log_squared, 6, 2),
+        ("POW_LOG", log1p_what, log1p_tail, 2, cell, 6, None),
+        ("ASIN", "(asin(x) - x) / x**3 in x**2", asin_tail, 1, half_squared, 12, 4),
+        ("ATAN", "(atan(x) - x) / x**3 in x**2", atan_tail, 1, half_squared, 12, 4),
+        ("ERF", "(erf(x) - 2 x / sqrt(pi)) / x**3 in x**2", erf_tail, 1, half_squared, 8, 3),
+        ("ERFC", f"{erfc_what} 1/2 < x < 28", scaled_erfc, 0, erfc_range(28), 21, None),
+        ("ERFC_F32", f"{erfc_what} 1/2 < x < 11", scaled_erfc, 0, erfc_range(11), None, 9),
+        ("CBRT_ESTIMATE", "m**(-1/3)", lambda m: m ** (-mpf(1) / 3), 0, (1, 2), 4, 3),
+        # Evaluated in double arithmetic on behalf of f32.
+        ("EXP_SHORT", exp_what, exp_tail, 2, half_ln2, 5, None),
+        ("POW_LOG_SHORT", log1p_what, log1p_tail, 2, cell, 2, None),
+        ("SIN_SHORT", sin_what, sin_tail, 1, more_than_eighth_turn_squared, 2, None),
+        ("COS_SHORT", cos_what, cos_tail, 2, more_than_eighth_turn_squared, 2, None),
     ]
-    for name, what, f, weight, a, b, degree, degree_f32 in plan:
-        if degree is not None:
-            yield (name, what, *fit(f, weight, a, b, degree, pairs=name == "ERFC"))
-        if degree_f32 is not None:
-            yield (name + "_F32" * (degree is not None), what, *fit(f, weight, a, b, degree_f32, "f32", pairs=name == "ERFC_F32"))
+
+
+def polynomials():
+    """Yields (name, what it approximates, coefficients, error)."""
+    for name, what, f, power, interval, *degrees in plan():
+        for fmt, degree in zip(("f64", "f32"), degrees):
+            if degree is not None:
+                full_name = name if fmt == "f64" or name.endswith("_F32") else name + "_F32"
+                pairs = 1 if name.startswith("ERFC") else 0
+                yield full_name, what, *fit(f, lambda x: abs(x) ** power, *interval, degree, fmt, pairs)
 
 
 def constants():
@@ -286,15 +277,17 @@ def main():
     for name, what, values in constants():
         out.append(f"# {what}.\n{name} = {values!r}\n")
     for name, what, values, error in polynomials():
-        out.append(f"# {what}; largest weighted error 2**{float(mpmath.log(error, 2)):.1f}.\n{name} = {text_of(values)}\n")
-        print(name, len(values), float(mpmath.log(error, 2)), flush=True)
+        size = float(mpmath.log(error, 2))
+        out.append(f"# {what}; largest weighted error 2**{size:.1f}.\n{name} = {text_of(values)}\n")
+        print(f"{name}: {len(values)} coefficients, error 2**{size:.1f}", flush=True)
     for name, make in (
         ("LOG_TABLE", log_table),
         ("TWO_OVER_PI", two_over_pi),
         ("TWO_OVER_PI_F32", two_over_pi_f32),
     ):
-        out.append(f"# {' '.join(make.__doc__.split())}")
-        out.append(f"{name} = (\n" + "\n".join("    " + text_of(c).replace("\n", "\n    ") + "," for c in make()) + "\n)\n")
+        out += [f"# {line.strip()}".rstrip() for line in make.__doc__.strip().splitlines()]
+        columns = [text_of(column).replace("\n", "\n    ") for column in make()]
+        out.append(f"{name} = (\n    " + ",\n    ".join(columns) + ",\n)\n")
     Path(__file__).with_name("tables.py").write_text("\n".join(out))
 
 

@@ -21,7 +21,7 @@ def erf(b, x):
 def erfc(b, x):
     a = b.abs(x)
     product, tail = _erf_near_zero(b, x)
-    high, low = b.fast_two_sum(b.constant(1.0), -product)
+    high, low = b.fast_two_sum(1.0, -product)
     far = _erfc_far(b, a)
     far = b.select(x < 0.0, 2.0 - far, far)
     return b.select(a < 0.5, high + (low - tail), far)
@@ -35,8 +35,8 @@ def _erf_near_zero(b, x):
     """erf(x) for |x| <= 1/2 in two parts."""
     factor, factor_low = _of(b, "TWO_OVER_SQRT_PI")
     z = x * x
-    product, product_low = b.two_product(x, b.constant(factor))
-    tail = b.fma(x * z, b.horner(z, _of(b, "ERF")), b.fma(x, b.constant(factor_low), product_low))
+    product, product_low = b.two_product(x, factor)
+    tail = b.fma(x * z, b.horner(z, _of(b, "ERF")), b.fma(x, factor_low, product_low))
     return product, tail
 
 
@@ -50,8 +50,8 @@ def _erfc_far(b, x):
     exponential = r + b.fma(r * r, b.horner(r, _of(b, "EXP")), r_low)
     (head, head_low), *rest = _of(b, "ERFC")
     u = (x - CENTER) / (x + CENTER)
-    high, low = b.fast_two_sum(b.constant(head), b.fma(u, b.horner(u, rest), head_low))
-    divisor, divisor_low = b.fast_two_sum(x + x, b.constant(1.0))
+    high, low = b.fast_two_sum(head, b.fma(u, b.horner(u, rest), head_low))
+    divisor, divisor_low = b.fast_two_sum(x + x, 1.0)
     inverse = 1.0 / divisor
     y = high * inverse
     y_low = (b.fma(-y, divisor, high) + b.fma(-y, divisor_low, low)) * inverse

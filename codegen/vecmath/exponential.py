@@ -25,7 +25,7 @@ def exp2(b, x):
     r = x - n
     high, low = _of(b, "LN2_FULL")
     tail = b.fma(r * r, b.horner(r, _of(b, "EXP2")), r * low)
-    return scale_by_power(b, 1.0 + b.fma(r, b.constant(high), tail), shifted)
+    return scale_by_power(b, 1.0 + b.fma(r, high, tail), shifted)
 
 
 def expm1(b, x):
@@ -38,7 +38,7 @@ def tanh(b, x):
     """e / (e + 1) with e = expm1(2|x|) / 2 carried in two parts; one division, corrected by its remainder."""
     a = b.minimum(b.abs(x), 22.0 if b.double else 10.0)
     high, low = b.fast_two_sum(*_half_expm1(b, a + a))
-    denominator, rest = b.two_sum(b.constant(1.0), high)
+    denominator, rest = b.two_sum(1.0, high)
     y = b.quotient(high, low, denominator, rest + low)
     return b.copysign(b.select(a < (2.0**-27 if b.double else 2.0**-13), a, y), x)
 
@@ -46,10 +46,12 @@ def tanh(b, x):
 def sinh(b, x):
     """With a = 2**(n-2), c = 2**(-n-2): sinh(x) / 2 = (a - c) cosh(r) + (a + c) sinh(r)."""
     up, down, r, r_low, sinh_tail, cosh_tail = _hyperbolic_parts(b, b.abs(x))
-    difference, total = up - down, up + down
+    difference, difference_low = b.fast_two_sum(up, -down)
+    total = up + down
     product, product_low = b.two_product(total, r)
     high, low = b.fast_two_sum(difference, product)
-    tail = b.fma(total, sinh_tail + r_low, b.fma(difference, cosh_tail, product_low))
+    tail = b.fma(difference, cosh_tail, product_low + difference_low)
+    tail = b.fma(total, sinh_tail + r_low, tail)
     y = 2.0 * (high + (low + tail))
     return b.copysign(b.select(b.abs(x) < (2.0**-27 if b.double else 2.0**-13), b.abs(x), y), x)
 
@@ -71,9 +73,9 @@ def logistic(b, x):
     a = _clamp(b, -b.abs(x), (-746.0, 710.0), (-104.0, 89.0))
     shifted, n = nearest(b, a, _of(b, "INV_LN2")[0])
     r, r_low = reduce(b, a, n)
-    high, low = b.fast_two_sum(b.constant(1.0), r)
+    high, low = b.fast_two_sum(1.0, r)
     high, low = b.fast_two_sum(high, low + b.fma(r * r, b.horner(r, _of(b, "EXP")), r_low))
-    denominator, rest = b.fast_two_sum(b.constant(1.0), scale_by_power(b, high, shifted))
+    denominator, rest = b.fast_two_sum(1.0, scale_by_power(b, high, shifted))
     rest = rest + scale_by_power(b, low, shifted)
     y = b.quotient(b.select(negative, high, 1.0), b.select(negative, low, 0.0), denominator, rest)
     return b.select(negative, scale_by_power(b, y, shifted), y)
@@ -91,16 +93,16 @@ def _clamp(b, x, double, single):
 def nearest(b, x, factor):
     """n = round(x * factor), and the sum whose low bits hold n + 2 * bias (even for a negative n a positive number)."""
     magic = b.format.magic + 2 * b.format.bias
-    shifted = b.fma(x, b.constant(factor), magic) if factor != 1.0 else x + magic
+    shifted = b.fma(x, factor, magic) if factor != 1.0 else x + magic
     return shifted, shifted - magic
 
 
 def reduce(b, x, n):
     """x - n log 2 in two parts."""
     high, low = _of(b, "LN2_FULL")
-    first = b.fma(n, b.constant(-high), x)
-    r = b.fma(n, b.constant(-low), first)
-    return r, b.fma(n, b.constant(-low), first - r)
+    first = b.fma(n, -high, x)
+    r = b.fma(n, -low, first)
+    return r, b.fma(n, -low, first - r)
 
 
 def scale_by_power(b, y, shifted):
@@ -121,7 +123,8 @@ def _half_expm1(b, x):
     shifted, n = nearest(b, x, _of(b, "INV_LN2")[0])
     r, r_low = reduce(b, x, n)
     scale = _power(b, shifted, 1)
-    tail = b.fma(r * r, b.horner(r, _of(b, "EXP")), r_low)
+    half, *rest = _of(b, "EXP")
+    tail = b.fma(half * r, r, b.fma(r * (r * r), b.horner(r, rest), r_low))
     less_half = scale - 0.5
     lost = (scale - less_half) - 0.5
     high, low = b.two_sum(less_half, scale * r)

@@ -40,7 +40,7 @@ def atanh(b, x):
     inverse = 1.0 / divisor
     q = (a + a) * inverse
     q_low = (b.fma(-q, divisor, a + a) - q * divisor_low) * inverse
-    u, e = b.two_sum(b.constant(1.0), q)
+    u, e = b.two_sum(1.0, q)
     y = 0.5 * log_of_sum(b, u, e + q_low)
     special = b.select(a.eq(1.0), float("inf"), float("nan"))
     return b.copysign(b.select(a < 1.0, y, special), x)
@@ -49,9 +49,9 @@ def atanh(b, x):
 def _log_one_plus(b, x, w, w_low):
     """log(1 + w + w_low), or log(2 x) for a large x."""
     large = x > LARGE
-    u, e = b.two_sum(b.constant(1.0), w)
+    u, e = b.two_sum(1.0, w)
     u, e = b.select(large, x, u), b.select(large, 0.0, e + w_low)
-    return log_of_sum(b, u, e, b.select(large, b.constant(1.0), 0.0))
+    return log_of_sum(b, u, e, b.select(large, 1.0, 0.0))
 
 
 FUNCTIONS = {"asinh": asinh, "acosh": acosh, "atanh": atanh}

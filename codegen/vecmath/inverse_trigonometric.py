@@ -14,9 +14,9 @@ def asin(b, x):
     a = b.abs(x)
     big, w, tail = _asin_half(b, a, a)
     half_pi, half_pi_low = _of(b, "HALF_PI")
-    scale = b.select(big, b.constant(-2.0), 1.0)
-    high, low = b.fast_two_sum(b.select(big, b.constant(half_pi), 0.0), scale * w)
-    low = low + b.select(big, b.constant(half_pi_low), 0.0)
+    scale = b.select(big, -2.0, 1.0)
+    high, low = b.fast_two_sum(b.select(big, half_pi, 0.0), scale * w)
+    low = low + b.select(big, half_pi_low, 0.0)
     return b.copysign(high + b.fma(scale, tail, low), x)
 
 
@@ -24,10 +24,10 @@ def acos(b, x):
     big, w, tail = _asin_half(b, b.abs(x), x)
     half_pi, half_pi_low = _of(b, "HALF_PI")
     below = x < -0.5
-    scale = b.select(big, b.select(below, b.constant(-2.0), 2.0), -1.0)
-    multiple = b.select(big, b.select(below, b.constant(2.0), 0.0), 1.0)
+    scale = b.select(big, b.select(below, -2.0, 2.0), -1.0)
+    multiple = b.select(big, b.select(below, 2.0, 0.0), 1.0)
     high, low = b.fast_two_sum(multiple * half_pi, scale * w)
-    return high + b.fma(scale, tail, b.fma(multiple, b.constant(half_pi_low), low))
+    return high + b.fma(scale, tail, b.fma(multiple, half_pi_low, low))
 
 
 def atan(b, x):
@@ -43,12 +43,13 @@ def atan2(b, y, x):
     swapped = ay > ax
     num, den = b.select(swapped, ax, ay), b.select(swapped, ay, ax)
     infinite = den.eq(float("inf"))
-    num = b.select(infinite, b.select(num.eq(float("inf")), b.constant(1.0), 0.0), num)
+    num = b.select(infinite, b.select(num.eq(float("inf")), 1.0, 0.0), num)
     den = b.select(infinite | den.eq(0.0), 1.0, den)
-    # Scaled down no more than the inverse of den needs, or a small num would lose bits that the quotient has.
-    above, down, below, up = (1000, -100, -500, 600) if b.double else (100, -28, -60, 60)
-    scale = b.select(den > 2.0**above, 2.0**down, b.select(den < 2.0**below, b.constant(2.0**up), 1.0))
-    negative = b.copysign(b.constant(1.0), x) < 0.0
+    # Up, so that remainders do not underflow; down only as far as the inverse of den needs, or a small num would
+    # lose bits that the quotient has.
+    above, down, below, up = (1000, -100, 200, 600) if b.double else (100, -28, 20, 60)
+    scale = b.select(den > 2.0**above, 2.0**down, b.select(den < 2.0**below, 2.0**up, 1.0))
+    negative = b.copysign(1.0, x) < 0.0
     angle = b.copysign(_atan_quotient(b, num * scale, den * scale, swapped, negative), y)
     return b.select(ax.is_nan() | ay.is_nan(), x + y, angle)
 
@@ -78,7 +79,7 @@ def _atan_quotient(b, num, den, swapped, negative):
     remainder = b.fma(-q, denominator, numerator) - q * b.select(middle, total_low, 0.0)
     z = q * q
     tail = b.fma(q * z, b.horner(z, _of(b, "ATAN")), remainder * inverse)
-    eighths = b.select(middle, b.constant(1.0), 0.0)
+    eighths = b.select(middle, 1.0, 0.0)
     eighths = b.select(swapped, 2.0 - eighths, eighths)
     flipped = swapped
     if negative is not None:
@@ -86,9 +87,9 @@ def _atan_quotient(b, num, den, swapped, negative):
         flipped = swapped ^ negative
     q, tail = b.select(flipped, -q, q), b.select(flipped, -tail, tail)
     half_pi, half_pi_low = _of(b, "HALF_PI")
-    base, base_low = b.two_product(eighths, b.constant(half_pi / 2))
+    base, base_low = b.two_product(eighths, half_pi / 2)
     high, low = b.fast_two_sum(base, q)
-    return high + (low + b.fma(eighths, b.constant(half_pi_low / 2), base_low + tail))
+    return high + (low + b.fma(eighths, half_pi_low / 2, base_low + tail))
 
 
 FUNCTIONS = {"asin": asin, "acos": acos, "atan": atan, "atan2": atan2}

@@ -18,7 +18,7 @@ def log(b, x):
     high, correction = _log_mantissa(b, m - 1.0)
     ln2, ln2_low = _of(b, "LN2")
     total, rest = b.fast_two_sum(k * ln2, high)
-    y = total + b.fma(k, b.constant(ln2_low), rest - correction)
+    y = total + b.fma(k, ln2_low, rest - correction)
     return _poles(b, x, y)
 
 
@@ -32,7 +32,7 @@ def log10(b, x):
 
 def log1p(b, x):
     """log(u + e) where u + e = 1 + x exactly; e enters to first order, and is 0 where 1 + x needs no splitting."""
-    u, e = b.two_sum(b.constant(1.0), x)
+    u, e = b.two_sum(1.0, x)
     y = log_of_sum(b, u, e)
     y = b.select(x < float("inf"), y, x)
     y = b.select(x > -1.0, y, b.select(x.eq(-1.0), float("-inf"), b.select(x < -1.0, float("nan"), x)))
@@ -82,11 +82,11 @@ def _log_base(b, x, unit, unit_low, scale, scale_low):
     k, m = _split(b, x)
     f, correction = _log_mantissa(b, m - 1.0)
     high, high_low = b.fast_two_sum(f, -correction)
-    product, product_low = b.two_product(high, b.constant(scale))
-    product_low = b.fma(high, b.constant(scale_low), b.fma(high_low, b.constant(scale), product_low))
+    product, product_low = b.two_product(high, scale)
+    product_low = b.fma(high, scale_low, b.fma(high_low, scale, product_low))
     total, rest = b.fast_two_sum(k * unit, product)
     if unit_low:
-        rest = b.fma(k, b.constant(unit_low), rest)
+        rest = b.fma(k, unit_low, rest)
     return _poles(b, x, total + (rest + product_low))
 
 
@@ -101,12 +101,14 @@ def log_of_sum(b, u, e, k_more=None):
     f, f_low = b.two_sum(m - 1.0, e * scale)
     s = f / (f + 2.0)
     z = s * s
-    correction = s * b.fma(-z, b.horner(z, _of(b, "LOG")), f)
+    # s f = f**2/2 - s f**2/2: so written, the large term is not rounded before the small one is taken from it.
+    half = 0.5 * f
+    correction = b.fma(half, f, -(s * b.fma(z, b.horner(z, _of(b, "LOG")), half * f)))
     # d log(1 + f) = f_low / (1 + f), and 1 / (1 + f) = 1 - 2 s + ...
     f_low = b.fma(f_low, -2.0 * s, f_low)
     ln2, ln2_low = _of(b, "LN2")
     total, rest = b.fast_two_sum(k * ln2, f)
-    return total + b.fma(k, b.constant(ln2_low), rest + (f_low - correction))
+    return total + b.fma(k, ln2_low, rest + (f_low - correction))
 
 
 FUNCTIONS = {"log": log, "log2": log2, "log10": log10, "log1p": log1p}

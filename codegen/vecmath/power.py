@@ -44,14 +44,14 @@ def _magnitude(b, x, y):
     y = b.minimum(b.maximum(y, -1.7e308), 1.7e308)
     tiny = x < 2.0**-1022
     k, r, (head, tail) = _logarithm_terms(b, b.select(tiny, x * 2.0**54, x), 2)
-    k = k - b.select(tiny, b.constant(54.0 + 1023.0), 1023.0)
+    k = k - b.select(tiny, 54.0 + 1023.0, 1023.0)
     ln2, ln2_low = t.LN2
     # Both are multiples of 2**-42, so the sum is exact.
-    high, rest0 = b.fast_two_sum(b.fma(k, b.constant(ln2), head), r)
+    high, rest0 = b.fast_two_sum(b.fma(k, ln2, head), r)
     minus_half = r * -0.5
     square, square_low = b.two_product(r, minus_half)
     high, rest1 = b.fast_two_sum(high, square)
-    rest = b.fma(k, b.constant(ln2_low), tail) + (rest0 + rest1)
+    rest = b.fma(k, ln2_low, tail) + (rest0 + rest1)
     low = rest + b.fma(r * (r * r), b.horner(r, t.POW_LOG), square_low)
     high, low = b.fast_two_sum(high, low)
     high = _poles(b, x, high)
@@ -61,11 +61,11 @@ def _magnitude(b, x, y):
     product_low = b.select(inside, b.fma(low, y, b.fma(high, y, -product)), 0.0)
     product = b.minimum(b.maximum(product, -750.0), 710.0)
     magic = b.format.magic + 2 * b.format.bias
-    shifted = b.fma(product, b.constant(t.INV_LN2[0]), magic)
+    shifted = b.fma(product, t.INV_LN2[0], magic)
     n = shifted - magic
     ln2, ln2_low = t.LN2_FULL
-    first = b.fma(n, b.constant(-ln2), product)
-    product_low = b.fma(n, b.constant(-ln2_low), product_low)
+    first = b.fma(n, -ln2, product)
+    product_low = b.fma(n, -ln2_low, product_low)
     r, r_low = b.fast_two_sum(first, product_low)
     value = 1.0 + (r + b.fma(r * r, b.horner(r, t.EXP), r_low))
     i = b.bits(shifted)
@@ -79,11 +79,11 @@ def _magnitude_f32(b, x, y):
     k, r, (head,) = _logarithm_terms(b, x, 1)
     k = k - 1023.0
     tail = b.fma(r * r, b.fma(r, b.horner(r, t.POW_LOG_SHORT), -0.5), r)
-    high = _poles(b, x, b.fma(k, b.constant(t.LN2_FULL[0], "double"), head) + tail)
+    high = _poles(b, x, b.fma(k, t.LN2_FULL[0], head) + tail)
     product = b.minimum(b.maximum(high * y, -150.0), 150.0)
     magic = 1.5 * 2.0**52 + 1023.0
-    shifted = b.fma(product, b.constant(t.INV_LN2[0], "double"), magic)
-    r = b.fma(shifted - magic, b.constant(-t.LN2_FULL[0], "double"), product)
+    shifted = b.fma(product, t.INV_LN2[0], magic)
+    r = b.fma(shifted - magic, -t.LN2_FULL[0], product)
     value = b.fma(r * r, b.horner(r, t.EXP_SHORT), r + 1.0)
     return b.truncate(value * b.from_bits(b.bits(shifted) << 52))
 

@@ -22,17 +22,17 @@ def cbrt(b, x):
     m = b.from_bits((i & ((1 << fmt.mantissa) - 1)) | bits_of(1.0, fmt))
     estimate = b.horner(m, t.CBRT_ESTIMATE if b.double else t.CBRT_ESTIMATE_F32)
     one, two = rest.eq(1.0), rest.eq(2.0)
-    m = m * b.select(one, 2.0, b.select(two, b.constant(4.0), 1.0))
+    m = m * b.select(one, 2.0, b.select(two, 4.0, 1.0))
     roots = [1.0 / c for c in t.CBRT_SCALE]
-    r = estimate * b.select(one, roots[1], b.select(two, b.constant(roots[2]), roots[0]))
+    r = estimate * b.select(one, roots[1], b.select(two, roots[2], roots[0]))
     error = b.fma(-(m * r), r * r, 1.0)
-    r = b.fma(r * error, b.fma(error, b.constant(2.0 / 9.0), 1.0 / 3.0), r)
+    r = b.fma(r * error, b.fma(error, 2.0 / 9.0, 1.0 / 3.0), r)
     y = m * (r * r)
     square, square_low = b.two_product(y, y)
     residual = b.fma(-square, y, m) - square_low * y
     y = b.fma(residual, r * r * (1.0 / 3.0), y)
     scale = b.from_bits(b.bits(q + (fmt.magic + fmt.bias)) << fmt.mantissa)
-    y = y * scale * b.select(tiny, b.constant(2.0 ** (-up // 3)), 1.0)
+    y = y * scale * b.select(tiny, 2.0 ** (-up // 3), 1.0)
     return b.select((a > 0.0) & (a < float("inf")), b.copysign(y, x), x)
 
 
@@ -48,8 +48,8 @@ def hypot(b, x, y):
     larger = ax > ay
     high, low = b.select(larger, ax, ay), b.select(larger, ay, ax)
     big, small = high > 2.0**500, high < 2.0**-450
-    scale = b.select(big, 2.0**-600, b.select(small, b.constant(2.0**600), 1.0))
-    unscale = b.select(big, 2.0**600, b.select(small, b.constant(2.0**-600), 1.0))
+    scale = b.select(big, 2.0**-600, b.select(small, 2.0**600, 1.0))
+    unscale = b.select(big, 2.0**600, b.select(small, 2.0**-600, 1.0))
     high, low = high * scale, low * scale
     first, first_low = b.two_product(high, high)
     second, second_low = b.two_product(low, low)

@@ -56,7 +56,7 @@ def _reduce(b, x):
     if not b.double:
         return _reduce_f32(b, b.extend(x))
     exponent = (b.bits(x) >> 52) & 2047
-    row = b.select(exponent > 1075, exponent - 1075, b.constant(0, "i64")) >> 4
+    row = b.select(exponent > 1075, exponent - 1075, 0) >> 4
     x = x * b.from_bits(bits_of(1.0) - (row << 56))
     t0, t1, t2, t3 = (b.gather(f"two_over_pi.{i}", column, row) for i, column in enumerate(t.TWO_OVER_PI))
     p0, e0 = b.two_product(x, t0)
@@ -72,16 +72,16 @@ def _reduce(b, x):
     high, low2 = b.fast_two_sum(high, p2)
     low = low0 + (low1 + (low2 + b.fma(x, t3, e2)))
     half_pi, half_pi_low = t.HALF_PI
-    r, r_low = b.two_product(high, b.constant(half_pi))
-    r_low = b.fma(high, b.constant(half_pi_low), b.fma(low, b.constant(half_pi), r_low))
+    r, r_low = b.two_product(high, half_pi)
+    r_low = b.fma(high, half_pi_low, b.fma(low, half_pi, r_low))
     return b.bits(nearest + b.format.magic), r, r_low
 
 
 def _reduce_f32(b, x):
     """The same in double arithmetic: x' has 24 bits, so its product with the first column is exact."""
     exponent = (b.bits(x) >> 52) & 2047
-    row = b.select(exponent > 1046, exponent - 1046, b.constant(0, "i64"))
-    row = b.select(row > 104, b.constant(104, "i64"), row)
+    row = b.select(exponent > 1046, exponent - 1046, 0)
+    row = b.select(row > 104, 104, row)
     x = x * b.from_bits(bits_of(1.0) - (row << 52))
     t0, t1 = (b.gather(f"two_over_pi_f32.{i}", column, row) for i, column in enumerate(t.TWO_OVER_PI_F32))
     p = x * t0
@@ -93,7 +93,7 @@ def _reduce_f32(b, x):
 def _sin_parts(b, r, r_low):
     """sin(r + r_low) in two parts for |r| <= pi/4, from a minimax polynomial in r**2."""
     z = r * r
-    return r, b.fma(r * z, b.horner(z, t.SIN), r_low)
+    return r, b.fma(r * z, b.horner(z, t.SIN), b.fma(z * -0.5, r_low, r_low))
 
 
 def _cos_parts(b, r, r_low):
@@ -116,7 +116,7 @@ def _sin(b, r, r_low):
 def _cos(b, r, r_low):
     if r_low is None:
         z = r * r
-        return b.fma(z * z, b.horner(z, t.COS_SHORT), b.fma(z, b.constant(-0.5, "double"), 1.0))
+        return b.fma(z * z, b.horner(z, t.COS_SHORT), b.fma(z, -0.5, 1.0))
     high, low = _cos_parts(b, r, r_low)
     return high + low
 

@@ -140,7 +140,7 @@ def test_where(args, same):
 
 def test_nan_to_num(same):
     same("nan_to_num", SPECIAL, nan=1.0, posinf=2.0, neginf=-2.0)
-    same("nan_to_num", SPECIAL.astype(np.float32), nan=5.0)
+    same("nan_to_num", np.array([np.nan, np.inf, -np.inf, 1.0], np.float32), nan=5.0)
 
 
 TESTS = [
