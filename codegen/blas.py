@@ -3,8 +3,8 @@
 In: a `dot` node. Out: a `Call` step, or None where generated loops do as well (integers, small products, plain dot products
 and outer products, which are memory-bound and fuse). A product is brought to C[m,n] = A[m,k] B[k,n] under loops:
 each operand is seen through reshapes, transposes and slices as a strided view of what is in memory (affine.py does
-it), free axes that are jointly strided become one, others are looped over like batch axes. A view whose rows or columns have unit stride is
-passed with a transposition flag and a leading dimension: nothing is copied.
+it), free axes that are jointly strided become one, others are looped over like batch axes. A view whose rows or
+columns have unit stride is passed with a transposition flag and a leading dimension: nothing is copied.
 
 Fortran sees the transposed row-major problem, C' = B' A'. The routines' addresses come from the capsules of
 scipy.linalg.cython_blas, imported (150 ms) when the first program needs one.

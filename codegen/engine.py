@@ -30,22 +30,26 @@ class Session:
         self.target = llvm.Target.from_default_triple()
         self.options = {"cpu": llvm.get_host_cpu_name(), "features": features.flatten(), "opt": 3}
         self.machine = self.target.create_target_machine(**self.options, reloc="pic", codemodel="small")
-        self.tunings = {True: self.tuning(True), False: self.tuning(False)}
+        self.builders = {straight_line: self.builder(straight_line) for straight_line in (False, True)}
         self.width = 512 if features.get("avx512f") else 256
         # LLJIT takes the ownership of its machine.
         self.jit = llvm.create_lljit_compiler(self.target.create_target_machine(**self.options, jit=True), use_jit_link=True)
 
-    def tuning(self, straight_line):
+    def builder(self, straight_line):
         options = llvm.create_pipeline_tuning_options(speed_level=SPEED)
         options.loop_vectorization = options.loop_interleaving = options.loop_unrolling = True
         options.slp_vectorization = not straight_line
-        return options
+        return llvm.create_pass_builder(self.machine, options)
 
     def optimize(self, text, straight_line):
         """straight_line: the module has much code outside loops, over which the SLP vectorizer takes its time."""
         module = llvm.parse_assembly(text)
-        builder = llvm.create_pass_builder(self.machine, self.tunings[straight_line])
-        builder.getModulePassManager().run(module, builder)
+        builder = self.builders[straight_line]
+        passes = builder.getModulePassManager()
+        passes.run(module, builder)
+        # llvmlite's own `close` does not free a pass manager (its base classes are in the wrong order): 40 kB a module.
+        llvm.NewPassManager._dispose(passes)
+        passes.detach()
         return module
 
 

@@ -46,7 +46,10 @@ def literal(number, dtype) -> str:
 
 
 class Emitter:
-    """Appends instructions to `lines`. `declares`: declaration lines; `math_functions`: (name, "f64", inlined); `powers`: types."""
+    """Appends instructions to `lines`.
+
+    declares: declaration lines. math_functions: (name, "f64", inlined) of vecmath. powers: types of integer powers.
+    """
 
     def __init__(self):
         self.lines, self.declares, self.math_functions, self.powers = [], set(), set(), set()

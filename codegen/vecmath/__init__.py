@@ -15,10 +15,11 @@ in the test's domains; new polynomials go in coefficients.py.
 
 Accuracy promise: at most 1 ulp from the exact value (2 for pow, tan, erf, erfc) over the whole range of the
 format, subnormals and huge arguments included; special values as in C99 Annex F. No fast-math flags anywhere.
+lgamma and tgamma are libm's, with its accuracy (here, 2 and 5 ulp; lgamma only relative to 1 near its zeros).
 `llvm.fma` is used for its single rounding: on a target without FMA it becomes a libm call, correct but slow.
 """
 
-from functools import lru_cache
+from functools import cache
 
 from . import (
     error,
@@ -88,7 +89,7 @@ def _table(name, values):
     return f"@tapejit.table.{name} = internal unnamed_addr constant [{len(values)} x double] [{items}], align 64\n"
 
 
-@lru_cache(maxsize=None)
+@cache
 def _function(name, dtype):
     head = symbol(name, dtype)
     b = Builder(FORMATS[dtype], ARITY[name])

@@ -2,13 +2,14 @@
 
 Usage: python -m tapejit.codegen.vecmath.coefficients   (ten seconds; mpmath is needed here and in report.py only)
 
-A polynomial p approximates f on [a, b] so that max |w (f - p)| is least (Remez exchange on a Chebyshev grid), w
-being chosen so that this error is relative to the function's result. Rounding is greedy: the constant term is
+A polynomial p approximates f on [a, b] so that max |w (f - p)| is least (Remez exchange on a Chebyshev grid), w,
+a power of |x|, being chosen so that this error is relative to the function's result. Rounding is greedy: the constant term is
 rounded to the format, the others are fitted again to what is left, and so on upwards, so that each coefficient
 absorbs the rounding of those before it. The stated error is that of the rounded polynomial, exactly evaluated.
 """
 
 import struct
+import textwrap
 from pathlib import Path
 
 import mpmath
@@ -78,10 +79,10 @@ def alternation(errors, count):
     return runs
 
 
-def fit(f, weight, a, b, degree, fmt="f64", pairs=0):
-    """(rounded coefficients, max weighted error); the first `pairs` coefficients become (high, low) pairs."""
+def fit(f, power, a, b, degree, fmt="f64", pairs=0):
+    """(rounded coefficients, max error times |x|**power); the first `pairs` coefficients become (high, low) pairs."""
     points = grid(mpf(a), mpf(b), 24 * (degree + 2))
-    values, weights = [f(x) for x in points], [abs(weight(x)) for x in points]
+    values, weights = [f(x) for x in points], [abs(x) ** power for x in points]
     keep = [i for i, w in enumerate(weights) if w > max(weights) * mpf(10) ** -8]
     points, values, weights = ([s[i] for i in keep] for s in (points, values, weights))
     rest, rest_weights, result = values, weights, []
@@ -158,7 +159,7 @@ def plan():
     half_squared = (0, mpf(1) / 4)
     sin_what, cos_what = "(sin(r) - r) / r**3 in r**2", "(cos(r) - 1 + r**2/2) / r**4 in r**2"
     exp_what, log1p_what = "(exp(r) - 1 - r) / r**2", "(log(1 + r) - r + r**2/2) / r**3"
-    erfc_what = "(1 + 2 x) exp(x**2) erfc(x) in (x - 4) / (x + 4), constant term in two parts, for"
+    erfc_what = "(1 + 2 x) exp(x**2) erfc(x) in (x - 4) / (x + 4), first term in two parts,"
 
     def erfc_range(last):
         return [(x - ERFC_CENTER) / (x + ERFC_CENTER) for x in (mpf(1) / 2, mpf(last))]
@@ -193,7 +194,7 @@ def polynomials():
             if degree is not None:
                 full_name = name if fmt == "f64" or name.endswith("_F32") else name + "_F32"
                 pairs = 1 if name.startswith("ERFC") else 0
-                yield full_name, what, *fit(f, lambda x: abs(x) ** power, *interval, degree, fmt, pairs)
+                yield full_name, what, *fit(f, power, *interval, degree, fmt, pairs)
 
 
 def constants():
@@ -262,10 +263,9 @@ def log_table():
 
 
 def text_of(values):
-    """A tuple of floats (or of tuples of them) as Python source, four to a line."""
-    items = [repr(v) for v in values]
-    lines = ["    " + ", ".join(items[i : i + 4]) + "," for i in range(0, len(items), 4)]
-    return "(\n" + "\n".join(lines) + "\n)"
+    """A tuple of floats (or of tuples of them) as Python source."""
+    text = textwrap.fill(", ".join(map(repr, values)) + ",", 104, break_on_hyphens=False, break_long_words=False)
+    return "(\n" + textwrap.indent(text, "    ") + "\n)"
 
 
 def main():
@@ -278,7 +278,7 @@ def main():
         out.append(f"# {what}.\n{name} = {values!r}\n")
     for name, what, values, error in polynomials():
         size = float(mpmath.log(error, 2))
-        out.append(f"# {what}; largest weighted error 2**{size:.1f}.\n{name} = {text_of(values)}\n")
+        out.append(f"# {what}; error 2**{size:.1f}.\n{name} = {text_of(values)}\n")
         print(f"{name}: {len(values)} coefficients, error 2**{size:.1f}", flush=True)
     for name, make in (
         ("LOG_TABLE", log_table),

@@ -8,7 +8,7 @@ For f32 the same in plain double arithmetic is more than enough.
 """
 
 from . import tables as t
-from .builder import F64, bits_of
+from .builder import F64
 from .logarithmic import exponent_and_mantissa
 
 CELL_START = 0.7109375  # (1 + 54/128) / 2, where the table starts

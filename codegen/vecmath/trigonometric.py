@@ -1,13 +1,14 @@
 """sin, cos, tan over the whole range of the format.
 
 In: a builder and the argument. Out: the value of the function. The argument is reduced to x = (n + F) pi/2,
-|F| <= 1/2, by Payne & Hanek's method (SIGNUM Newsletter 18, 1983) in floating-point arithmetic: for
-x' = x 2**(-16 j), an integer when j > 0, x' times 2**(16 j) 2/pi may drop multiples of 4 from the second factor, which
-leaves a table of 61 rows of four doubles in fixed point. F is carried in two parts with 2**-120 absolute error, as
+|F| <= 1/2, by Payne & Hanek's method (SIGNUM Newsletter 18, 1983) in floating-point arithmetic. With
+x' = x 2**(-16 j), which is an integer when j > 0, the factor 2**(16 j) 2/pi may drop multiples of 4; that leaves a
+table of 61 rows of four doubles in fixed point. F is carried in two parts with an absolute error near 2**-120, as
 the double nearest to a multiple of pi/2 lies 2**-61 from it.
 
-One path serves all arguments: a branch to a slow path would keep the loop from being vectorized, and doing both
-paths costs more than this one. Small arguments all read the first row, so the gathers stay in the first-level cache.
+One path serves all arguments. A branch to a slow path would keep the loop from being vectorized, and computing
+two paths and selecting takes more operations than this one. Small arguments all read the first row, so that the
+gathers cost little; cos and sin of the same argument share the reduction once LLVM has merged equal expressions.
 """
 
 from . import tables as t
@@ -52,7 +53,7 @@ def _with_sign(b, y, n):
 
 
 def _reduce(b, x):
-    """(n as an integer, right modulo 4; r and its low part) with x = n pi/2 + r. For f32, r is a double alone."""
+    """(n as an integer, right modulo 4; r and its low part): x = n pi/2 + r. For f32, r is one double."""
     if not b.double:
         return _reduce_f32(b, b.extend(x))
     exponent = (b.bits(x) >> 52) & 2047

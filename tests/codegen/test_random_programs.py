@@ -130,8 +130,8 @@ def programs(draw):
         if draw(st.integers(0, 2)):
             values.append(draw(st.sampled_from(UNARY))(b, draw, x))
         else:
-            values.append(draw(st.sampled_from([combine, combine, combine, multiply]))(b, draw, x,
-                                                                                     draw(st.sampled_from(values))))  # fmt: skip
+            join_two = draw(st.sampled_from([combine, combine, combine, multiply]))
+            values.append(join_two(b, draw, x, draw(st.sampled_from(values))))
     if draw(st.integers(0, 3)) == 0:
         total = b.reduce_sum(values[-1], axes=tuple(range(values[-1].ndim)))
         b.guard(b.lt(total, 0.0), seen=draw(st.booleans()))
