@@ -30,21 +30,21 @@ class Session:
         self.target = llvm.Target.from_default_triple()
         self.options = {"cpu": llvm.get_host_cpu_name(), "features": features.flatten(), "opt": 3}
         self.machine = self.target.create_target_machine(**self.options, reloc="pic", codemodel="small")
-        self.builders = {straight_line: self.builder(straight_line) for straight_line in (False, True)}
+        self.tunings = {straight_line: self.tuning(straight_line) for straight_line in (False, True)}
         self.width = 512 if features.get("avx512f") else 256
         # LLJIT takes the ownership of its machine.
         self.jit = llvm.create_lljit_compiler(self.target.create_target_machine(**self.options, jit=True), use_jit_link=True)
 
-    def builder(self, straight_line):
+    def tuning(self, straight_line):
         options = llvm.create_pipeline_tuning_options(speed_level=SPEED)
         options.loop_vectorization = options.loop_interleaving = options.loop_unrolling = True
         options.slp_vectorization = not straight_line
-        return llvm.create_pass_builder(self.machine, options)
+        return options
 
     def optimize(self, text, straight_line):
         """straight_line: the module has much code outside loops, over which the SLP vectorizer takes its time."""
         module = llvm.parse_assembly(text)
-        builder = self.builders[straight_line]
+        builder = llvm.create_pass_builder(self.machine, self.tunings[straight_line])  # each run adds callbacks to it
         passes = builder.getModulePassManager()
         passes.run(module, builder)
         # llvmlite's own `close` does not free a pass manager (its base classes are in the wrong order): 40 kB a module.

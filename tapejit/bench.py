@@ -1,4 +1,4 @@
-"""Compiled against eager on this machine: workloads, the stop-watch, the table. `python -m tapejit bench` runs `SMALL`.
+"""Compiled against eager on this machine: workloads, the stop-watch, the table. `python -m tapejit bench` runs `small_set()`.
 
 A `Workload` is a NumPy function, the transform that is asked of it, its arguments, and the same computation in eager NumPy.
 `measure` calls the variants in turn, whole calls, and takes medians; results are checked against each other first.
@@ -126,6 +126,7 @@ def machine() -> dict:
         "python": platform.python_version(),
         "numpy": np.__version__,
         "blas_variables": pinned,
+        "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
     }
 
 
@@ -145,6 +146,8 @@ def run(workloads, seconds=1.0, out=print) -> dict:
     out(f"{about['date']}  {about['cpu']}, {about['cpus']} CPUs, Python {about['python']}, NumPy {about['numpy']}")
     if pinned:
         out(f"note: variables that pin BLAS or its threads are set ({pinned}); unset them unless that is what you measure")
+    if about["load"] and about["load"] > 0.5:
+        out(f"note: other programs are running (load {about['load']:.1f}); calls that use threads of BLAS suffer most")
     about["start_up_ms"] = start_up()
     out(f"start-up, once a process: {about['start_up_ms']:.0f} ms\n{HEADER}")
     results = []

@@ -142,6 +142,10 @@ class Value:
     def ne(self, other):
         return self._compare("une", "ne", other)
 
+    def below(self, other):
+        """Unsigned integer comparison."""
+        return self._compare(None, "ult", other)
+
     def is_nan(self):
         return self._compare("uno", None, 0.0)
 

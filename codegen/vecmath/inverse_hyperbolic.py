@@ -16,9 +16,12 @@ def asinh(b, x):
     square, square_low = b.two_product(near, near)
     root = b.sqrt(square + 1.0)
     divisor = root + 1.0
-    q = square / divisor
+    divisor_low = root - (divisor - 1.0)
+    inverse = 1.0 / divisor
+    q = square * inverse
+    q_low = (b.fma(-q, divisor, square) + b.fma(-q, divisor_low, square_low)) * inverse
     w, w_low = b.fast_two_sum(near, q)
-    y = _log_one_plus(b, a, w, w_low + square_low / divisor)
+    y = _log_one_plus(b, a, w, w_low + q_low)
     return b.copysign(b.select(a < float("inf"), y, a), x)
 
 

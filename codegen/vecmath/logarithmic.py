@@ -15,10 +15,13 @@ SQRT_HALF = 0.7071067811865476
 
 def log(b, x):
     k, m = _split(b, x)
-    high, correction = _log_mantissa(b, m - 1.0)
+    f = m - 1.0
     ln2, ln2_low = _of(b, "LN2")
-    total, rest = b.fast_two_sum(k * ln2, high)
-    y = total + b.fma(k, ln2_low, rest - correction)
+    total, rest = b.fast_two_sum(k * ln2, f)
+    # The series as in the docstring above: shorter than `_correction`, and accurate enough where f is exact.
+    s = f / (f + 2.0)
+    z = s * s
+    y = total + b.fma(k, ln2_low, b.fma(-s, b.fma(-z, b.horner(z, _of(b, "LOG")), f), rest))
     return _poles(b, x, y)
 
 
@@ -64,24 +67,25 @@ def exponent_and_mantissa(b, x, fmt, start):
     return k, b.from_bits(field + first), field
 
 
-def _log_mantissa(b, f):
-    """(f, c) with log(1 + f) = f - c."""
-    s = f / (f + 2.0)
-    z = s * s
-    return f, s * b.fma(-z, b.horner(z, _of(b, "LOG")), f)
+def _correction(b, f, s):
+    """f - log(1 + f), where s = f / (2 + f)."""
+    z, half = s * s, 0.5 * f
+    # s f = f**2/2 - s f**2/2: so written, the large term is not rounded before the small one is taken from it.
+    return b.fma(half, f, -(s * b.fma(z, b.horner(z, _of(b, "LOG")), half * f)))
 
 
 def _poles(b, x, y):
     """log's values at 0, below 0, at infinity and for NaN."""
     special = b.select(x.eq(0.0), float("-inf"), b.select(x < 0.0, float("nan"), x))
-    return b.select((x > 0.0) & (x < float("inf")), y, special)
+    # One unsigned comparison of the bits tells 0 < x < infinity.
+    return b.select((b.bits(x) - 1).below(bits_of(float("inf"), b.format) - 1), y, special)
 
 
 def _log_base(b, x, unit, unit_low, scale, scale_low):
     """k * unit + log(m) * scale with both constants in two parts."""
     k, m = _split(b, x)
-    f, correction = _log_mantissa(b, m - 1.0)
-    high, high_low = b.fast_two_sum(f, -correction)
+    f = m - 1.0
+    high, high_low = b.fast_two_sum(f, -_correction(b, f, f / (f + 2.0)))
     product, product_low = b.two_product(high, scale)
     product_low = b.fma(high, scale_low, b.fma(high_low, scale, product_low))
     total, rest = b.fast_two_sum(k * unit, product)
@@ -100,10 +104,7 @@ def log_of_sum(b, u, e, k_more=None):
     scale = b.select(u < 2.0 ** (fmt.mantissa + 2), scale, 0.0)
     f, f_low = b.two_sum(m - 1.0, e * scale)
     s = f / (f + 2.0)
-    z = s * s
-    # s f = f**2/2 - s f**2/2: so written, the large term is not rounded before the small one is taken from it.
-    half = 0.5 * f
-    correction = b.fma(half, f, -(s * b.fma(z, b.horner(z, _of(b, "LOG")), half * f)))
+    correction = _correction(b, f, s)
     # d log(1 + f) = f_low / (1 + f), and 1 / (1 + f) = 1 - 2 s + ...
     f_low = b.fma(f_low, -2.0 * s, f_low)
     ln2, ln2_low = _of(b, "LN2")
