@@ -30,6 +30,7 @@ from .loops import Buffer, Exit
 from .lower import Best, Body, Fold, Force, Item, Put, Scan
 
 CHEAP = 4  # recomputing this much arithmetic per element beats a round trip through memory
+CHEAP_READS = 2  # as does reading this many arrays instead of one
 CHEAP_STRETCHED = 2
 STRETCHED_LIMIT = 8
 INLINE_LIMIT = 200  # operations inlined into one root
@@ -125,27 +126,34 @@ class Plan:
         self.used = uses
         for i, p in enumerate(self.graph.params):
             self.buffers[p] = Buffer(f"in{i}", p.type, ("input", i))
-        weight = {}  # value -> (cost, size) of what is recomputed where it is inlined
+        weight = {}  # value -> (cost, size, values read) of what is recomputed where it is inlined
+        nothing = (0, 0, frozenset())
         for node in self.graph.nodes:
             if not node.results:
                 continue
             value, op = node.results[0], node.op
             cost = op.cost if op.kind == "elementwise" or op.kind == "indexing" else 0
             size = 1 + (op.cost >= 10) * SIZE_OF_FUNCTION
+            reads = nothing[2]
             for o in dict.fromkeys(node.operands):
-                c, s = weight.get(o, (0, 0))
+                if o in self.buffers:
+                    reads |= {o} if o.type.size * 2 > value.type.size else nothing[2]
+                    continue
+                c, s, r = weight.get(o, nothing)
                 cost, size = cost + c, size + s
+                if len(reads) <= CHEAP_READS:
+                    reads |= r
             root = value in self.always or is_root(node)
             if not root and op.kind in ("elementwise", "indexing"):
                 root = (
-                    (uses.get(value, 0) > 1 and cost > CHEAP)
+                    (uses.get(value, 0) > 1 and (cost > CHEAP or len(reads) > CHEAP_READS))
                     or (value in stretched and (cost > CHEAP_STRETCHED or size > STRETCHED_LIMIT))
                     or size > INLINE_LIMIT
                 )
             if root:
                 self.buffers[value] = Buffer(f"t{len(self.buffers)}", value.type, ("arena", None))
             else:
-                weight[value] = (cost, size)
+                weight[value] = (cost, size, reads)
 
     def buffer_of(self, value):
         return self.buffers.get(value) or self.buffers.get(self.base(value))

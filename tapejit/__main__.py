@@ -48,7 +48,7 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     one = commands.add_parser("dump", help="print the program of a function in a file, and what it is compiled to")
     one.add_argument("target", metavar="FILE.py:function", help="the function, decorated with a transform or not")
-    one.add_argument("--args", metavar="EXPR", help="its arguments as Python, e.g. \"1.0, np.ones(3), flag=True\"")
+    one.add_argument("--args", metavar="EXPR", help='its arguments as Python, e.g. "1.0, np.ones(3), flag=True"')
     one.add_argument(
         "--transform", action="append", choices=TRANSFORMS, default=[], help="apply this first; may be given several times"
     )
@@ -99,7 +99,7 @@ def arguments(text, namespace, function, shown):
         signature.bind(*args, **kwargs)
     except TypeError as error:
         if not text:
-            raise UsageError(f"{shown}{signature} needs arguments: {error}; give --args, e.g. \"1.0, np.ones(3)\"") from None
+            raise UsageError(f'{shown}{signature} needs arguments: {error}; give --args, e.g. "1.0, np.ones(3)"') from None
         raise UsageError(f"{shown}{signature} does not take --args {text!r}: {error}") from None
     return args, kwargs
 
