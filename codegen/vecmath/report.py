@@ -7,18 +7,18 @@ element in a loop over 10,000, beside NumPy's. Arguments are drawn as random bit
 and near the function's special points. Candidates for the largest error are found by comparing with extended
 precision (x87 long double, or float64 for f32) and then confirmed with mpmath, which alone is believed.
 
-The tests use `kernel`, `points`, `exact` and `ulp_error` from here. Needs llvmlite and mpmath.
+The tests use `kernel`, `points`, `exact` and `ulp_error` from here. Needs mpmath.
 """
 
 import argparse
 import ctypes
 import timeit
 
-import llvmlite.binding as llvm
 import mpmath
 import numpy as np
 from mpmath import mpf
 
+from .. import engine
 from . import ARITY, NAMES, VECTORIZED, definitions, symbol
 from .builder import FORMATS
 
@@ -37,15 +37,6 @@ SPECIAL_POINTS = {"log": (1,), "log2": (1, 2), "log10": (1, 10, 1000), "log1p": 
 TINY = {"expm1": 0.5, "log1p": -0.5} | dict.fromkeys("sin tan asin atan sinh tanh asinh atanh".split(), 0)
 # 6381956970095103 * 2**797 is the double nearest to a multiple of pi/2 (Muller, Elementary Functions, table 11.1).
 HARD = {name: (6381956970095103.0 * 2.0**797, 1e22, 2.0**1023) for name in ("sin", "cos", "tan")}
-
-
-def machine():
-    """A target machine for the host."""
-    llvm.initialize_native_target()
-    llvm.initialize_native_asmprinter()
-    features = llvm.get_host_cpu_features().flatten()
-    target = llvm.Target.from_default_triple()
-    return target.create_target_machine(cpu=llvm.get_host_cpu_name(), features=features, opt=3, jit=True)
 
 
 def kernel(name, dtype, width=512):
@@ -75,19 +66,8 @@ exit:
   ret void
 }}
 """
-    target = machine()
-    module = llvm.parse_assembly(source)
-    module.verify()
-    options = llvm.create_pipeline_tuning_options(speed_level=3)
-    options.loop_vectorization = True
-    builder = llvm.create_pass_builder(target, options)
-    builder.getModulePassManager().run(module, builder)
-    optimized = str(module)
-    engine = llvm.create_mcjit_compiler(module, target)
-    engine.finalize_object()
-    native = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * (arity + 1), ctypes.c_int64)(
-        engine.get_function_address("kernel")
-    )
+    code = engine.Code(source, ["kernel"], {})
+    native = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * (arity + 1), ctypes.c_int64)(code.addresses["kernel"])
 
     def call(*arrays, out=None):
         arrays = [np.ascontiguousarray(a, DTYPES[dtype]) for a in arrays]
@@ -95,8 +75,8 @@ exit:
         native(*(a.ctypes.data for a in arrays), out.ctypes.data, out.size)
         return out
 
-    call.native, call.engine = native, engine  # the engine owns the code
-    return call, optimized
+    call.native, call.code = native, code  # which owns the machine code
+    return call, engine.optimized(source)
 
 
 def points(name, dtype, count, seed=0):

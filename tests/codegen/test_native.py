@@ -7,9 +7,9 @@ import weakref
 
 import numpy as np
 import pytest
+from tapejit.codegen import native
 
 import tapejit
-from tapejit.codegen import native
 from tapejit.dispatch import NATIVE_AFTER
 
 pytestmark = pytest.mark.skipif(not native.supported(), reason="this build is served by Python")
@@ -43,7 +43,7 @@ def test_hot_calls_with_floats_and_arrays_are_served():
 
 @pytest.mark.parametrize(
     "other",
-    [np.arange(4.0), np.arange(3.0, dtype=np.float32), np.arange(6.0)[::2], np.arange(3.0).reshape(3, 1), np.float64(2.0), 2.0, 2],
+    [np.arange(4.0), np.arange(3, dtype="f"), np.arange(6.0)[::2], np.arange(3.0).reshape(3, 1), np.float64(2.0), 2.0, 2],
     ids=["shape", "dtype", "strides", "rank", "numpy scalar", "float", "int"],
 )
 def test_other_arguments_go_to_python_and_are_right(other):
