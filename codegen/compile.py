@@ -1,7 +1,8 @@
 """Graph -> Executable: the stages of code generation, read top to bottom, and the memory of what was compiled.
 
-Graphs of equal digest share an Executable: as long as anybody holds one it is found again, and the last few are held
-here. An Executable is entered when it is complete, so a failure or a KeyboardInterrupt leaves nothing behind.
+Graphs of equal digest share an Executable as long as anybody holds one. When nobody does its machine code is freed; what
+stays for the last few is the object code and how to load it (`Recipe`), so that a function made anew at each use (a lambda)
+is linked, not compiled. A Recipe is entered when it is complete: a failure or a KeyboardInterrupt leaves nothing behind.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import threading
 import time
 import weakref
 from collections import OrderedDict
+from dataclasses import dataclass
 
 from tapejit.ir.graph import Graph
 
@@ -26,27 +28,56 @@ def compile_graph(graph: Graph, name="f"):
     key = graph.digest
     with _lock:
         found = _alive.get(key)
-        if found is None:
-            found = _compile(graph, key)
-            _alive[key] = found
-        else:
+        if found is not None:
             found.stats.cached = True
-        _recent[key] = found
-        _recent.move_to_end(key)
+            return found
+        recipe = _recent.pop(key, None)
+        if recipe is None:
+            recipe = _compile(graph, key)
+        else:
+            recipe.stats.cached = True
+        found = recipe.load()
+        _alive[key], _recent[key] = found, recipe
         while len(_recent) > KEPT:
             _recent.popitem(last=False)
         return found
 
 
 def clear():
-    """Let go of the executables that nobody else holds."""
+    """Forget the object code that is kept."""
     with _lock:
         _recent.clear()
 
 
-def _compile(graph, digest):
+@dataclass
+class Recipe:
+    """All that an Executable is made from, its object code included."""
+
+    image: object
+    entry: str
+    imports: dict
+    steps: list
+    text: str
+    straight_line: bool
+    results: list
+    guards: list
+    stats: object
+
+    def load(self):
+        from . import engine
+        from .entry import Executable
+
+        start = time.perf_counter()
+        code = engine.Code(self.image, [self.entry, self.entry + ".lists"], self.imports)
+        self.stats.compile_ms["link"] = (time.perf_counter() - start) * 1e3
+        return Executable(
+            code, self.entry, self.steps, self.text, self.straight_line, self.results, self.guards, self.stats
+        )
+
+
+def _compile(graph, digest) -> Recipe:
     from . import blas, emit, engine, memory
-    from .entry import Executable, Stats, wrapper
+    from .entry import Stats, wrapper
     from .fuse import fuse
     from .loops import Call, Exit, Kernel
     from .lower import Body
@@ -73,15 +104,15 @@ def _compile(graph, digest):
     imports = {symbol: blas.address(symbol) for symbol in module.externals}
     kernels = [s for s in steps if type(s) is Kernel]
     straight_line = sum([len(k.body) for k in kernels]) > STRAIGHT_LINE
-    code = engine.Code(text, [module.entry, module.entry + ".lists"], imports, straight_line)
+    image = engine.Image(text, straight_line)
 
     stats = Stats(
         kernels=[{"name": k.name, "origin": k.origin, **k.statistics} for k in kernels],
         library_calls=sum([type(s) is Call for s in steps]),
         arena_bytes=arena,
-        code_bytes=code.size,
-        compile_ms={"fuse": (marks[1] - marks[0]) * 1e3, "emit": (marks[2] - marks[1]) * 1e3, **code.times},
+        code_bytes=len(image.data),
+        compile_ms={"fuse": (marks[1] - marks[0]) * 1e3, "emit": (marks[2] - marks[1]) * 1e3, **image.times},
     )
     guards = [bool if s.buffer.type.name == "bool" else int for s in steps if type(s) is Exit]
     results = [r.type for r in graph.results]
-    return Executable(code, module.entry, steps, text, straight_line, results, guards, stats)
+    return Recipe(image, module.entry, imports, steps, text, straight_line, results, guards, stats)

@@ -66,31 +66,33 @@ def attributes() -> str:
     return f'nounwind noinline "prefer-vector-width"="{session().width}"'
 
 
-class Code:
-    """Machine code, alive as long as this object. addresses: exported symbol -> address. times: milliseconds by phase."""
+class Image:
+    """Object code of a module, not yet loaded. data: its bytes. times: milliseconds by phase."""
 
-    def __init__(self, text, exports, imports, straight_line=False):
+    def __init__(self, text, straight_line=False):
         with _lock:
             s = session()
             start = time.perf_counter()
             module = s.optimize(text, straight_line)
             optimized = time.perf_counter()
-            image = s.machine.emit_object(module)
+            self.data = s.machine.emit_object(module)
             module.close()
             emitted = time.perf_counter()
-            library = llvm.JITLibraryBuilder().add_object_img(image).add_current_process()
+        self.times = {"optimize": (optimized - start) * 1e3, "select": (emitted - optimized) * 1e3}
+
+
+class Code:
+    """Machine code, alive as long as this object. addresses: exported symbol -> address."""
+
+    def __init__(self, image: Image, exports, imports):
+        with _lock:
+            library = llvm.JITLibraryBuilder().add_object_img(image.data).add_current_process()
             for name in exports:
                 library.export_symbol(name)
             for name, address in imports.items():
                 library.import_symbol(name, address)
-            self._tracker = library.link(s.jit, f"tapejit.{next(_serial)}")
-            linked = time.perf_counter()
+            self._tracker = library.link(session().jit, f"tapejit.{next(_serial)}")
         self.addresses = {name: self._tracker[name] for name in exports}
-        self.size = len(image)
-        self.times = {
-            "optimize": (optimized - start) * 1e3, "select": (emitted - optimized) * 1e3,
-            "link": (linked - emitted) * 1e3,
-        }  # fmt: skip
 
 
 def optimized(text, straight_line=False) -> str:

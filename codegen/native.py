@@ -247,7 +247,7 @@ class Spec:
         self.holds = (executable, captured, reads, structure, [r.dtype for r in executable.results])
         arena = self.arena.ctypes.data
         text = spec_text(executable.entry_address, arguments, captured, reads, executable.results, structure, arena)
-        self.code = engine.Code(text, ["spec"], {})
+        self.code = engine.Code(engine.Image(text), ["spec"], {})
         self.address = self.code.addresses["spec"]
 
 
@@ -310,7 +310,7 @@ def _dispatch_definition():
         items=TUPLE_ITEMS, slow=TUPLE_ITEMS + 8, busy=TUPLE_ITEMS + 16, data=DATA, miss=MISS,
         vectorcall=address(_api()["PyObject_Vectorcall"]),
     )  # fmt: skip
-    code = engine.Code(text, ["dispatch"], {})
+    code = engine.Code(engine.Image(text), ["dispatch"], {})
     doc = b"The compiled function; see type(f).__doc__."
     return _MethodDef(b"__call__", code.addresses["dispatch"], METH_FASTCALL_KEYWORDS, doc), code
 

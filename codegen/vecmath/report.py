@@ -66,7 +66,7 @@ exit:
   ret void
 }}
 """
-    code = engine.Code(source, ["kernel"], {})
+    code = engine.Code(engine.Image(source), ["kernel"], {})
     native = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * (arity + 1), ctypes.c_int64)(code.addresses["kernel"])
 
     def call(*arrays, out=None):
