@@ -31,6 +31,7 @@ from .api import (
 from .array import Array
 from .custom import custom_gradient
 from .errors import TapejitError, TapejitWarning
+from .implicit import implicit_gradients, implicit_value_and_gradients
 from .tape import GradientTape
 from .variable import UnconnectedWarning, Variable
 
@@ -38,7 +39,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Array", "GradientTape", "TapejitError", "TapejitWarning", "UnconnectedWarning", "Variable", "custom_gradient",
-    "elementwise_grad", "grad", "gradients_function", "hessian", "hvp",
-    "jacobian", "jit", "jvp", "make_vjp", "numpy", "stop_gradient", "value_and_grad", "value_and_gradients_function",
-    "vjp", "vmap",
+    "elementwise_grad", "grad", "gradients_function", "hessian", "hvp", "implicit_gradients",
+    "implicit_value_and_gradients", "jacobian", "jit", "jvp", "make_vjp", "numpy", "stop_gradient", "value_and_grad",
+    "value_and_gradients_function", "vjp", "vmap",
 ]  # fmt: skip

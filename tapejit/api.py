@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import functools
 import inspect
+import warnings
 
 import numpy as np
 
 from tapejit.ir.op import TABLE
+from tapejit.ir.types import type_of
 
 from .array import Array, make
 from .dispatch import Function
@@ -23,6 +25,7 @@ from .record import apply
 from .trace import function_name
 from .transforms import Grad, GradientsOf, Hvp, Jacobian, Jit, Jvp, Vjp
 from .tree import map_leaves
+from .variable import UnconnectedWarning
 
 
 def _decorator(make_transforms):
@@ -262,7 +265,7 @@ class _Gradients:
     def __init__(self, f, params, value):
         self.f, self.value = f, value
         self.params = _resolve_params(f, params)
-        self._functions = {}
+        self._functions, self._explained = {}, set()
         functools.update_wrapper(self, f, updated=())
 
     def function(self, count, dy) -> Function:
@@ -282,8 +285,26 @@ class _Gradients:
             )
         args = map_leaves(_tensor, args)
         if dy is None:
-            return self.function(len(args), False)(*args)
-        return self.function(len(args), True)(args, map_leaves(_tensor, dy))
+            out = self.function(len(args), False)(*args)
+        else:
+            out = self.function(len(args), True)(args, map_leaves(_tensor, dy))
+        self._explain(out[1] if self.value else out, args)
+        return out
+
+    def _explain(self, gradients, args):
+        """Warn, once per argument, why a gradient is None."""
+        params = range(len(args)) if self.params is None else self.params
+        for p, gradient in zip(params, gradients):
+            if gradient is not None or p in self._explained or not isinstance(args[p], Array):
+                continue
+            self._explained.add(p)
+            names = _positional_names(self.f) or []
+            name = names[p] if p < len(names) else f"argument {p}"
+            if args[p].dtype.kind != "f":
+                why = f"{name} is {type_of(args[p]._data)}: only floats have derivatives (pass 2.0, or x.astype(float))"
+            else:
+                why = f"the result of {function_name(self.f)} does not depend on {name}"
+            warnings.warn(f"the gradient by {name} is None: {why}", UnconnectedWarning, stacklevel=3)
 
     def ir(self, *args, **options):
         """As `Function.ir`."""

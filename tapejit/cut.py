@@ -47,6 +47,11 @@ def weights_of(targets, kept, given):
     return out
 
 
+def bound(x) -> Array:
+    """The Array that stands for a source or target on tapes: a Variable's last reading, if it was read."""
+    return x._reading if isinstance(x, Variable) and x._reading is not None else x
+
+
 class Cut:
     """What a tape recorded between sources and targets, as a Program of the sources.
 
@@ -56,7 +61,7 @@ class Cut:
 
     def __init__(self, tape, targets, sources):
         self.tape, self.targets, self.sources = tape, targets, sources
-        records = [t._record for t in targets if t._record is not None and t._record in tape._spans]
+        records = [r for r in [bound(t)._record for t in targets] if r in tape._spans]
         self.record = max(records, key=lambda r: r.depth, default=None)
         self.kept, self.live = [], set()
         if self.record is not None:
@@ -64,10 +69,7 @@ class Cut:
 
     def _value(self, x):
         """The value of an Array in the cut record, or None."""
-        if isinstance(x, Variable):
-            x = x._reading
-            if x is None:
-                return None
+        x = bound(x)
         if x._record is self.record:
             return x._value
         return self.record.captured(x)
@@ -170,8 +172,7 @@ class Cut:
             value = self._value(s)
             plain = value is not None and value in self.live and value.node is None
             first = plain and not any([self._value(o) is value for o in self.sources[: len(sources)]])
-            at = s._reading if isinstance(s, Variable) and s._reading is not None else s
-            sources.append(at if first else make(np.zeros(s.shape, s.dtype)))
+            sources.append(bound(s) if first else make(np.zeros(s.shape, s.dtype)))
         arguments = [*sources, *weights, *[self.record.arrays[v] for v in inputs]]
         base = state.base
         if state.records or (base is not None and any([isinstance(x, Array) and x._record is base for x in arguments])):

@@ -30,7 +30,7 @@ from .array import Array, make
 from .environment import Environment, Reader
 from .errors import ArgumentTypeError, TapejitWarning, located
 from .promote import cast
-from .record import Replay, open_records, state
+from .record import Replay, lanes_differ, open_records, state
 from .trace import function_name, leaf_data, trace
 from .tree import flatten, unflatten
 
@@ -238,24 +238,28 @@ class Function:
         with self._lock, unhurried_gc():
             self._misses += 1
             fresh = Path(self.program(args, kwargs))
-            root = self._roots.get(key)
-            if root is not None and _count(root) >= MAX_PATHS:
-                warnings.warn(
-                    f"{self.__name__}: more than {MAX_PATHS} paths through its control flow; the older ones are "
-                    "dropped and recorded anew when met. np.where keeps one path for all values.",
-                    TapejitWarning,
-                    stacklevel=3,
-                )
-                self._roots[key] = fresh
-                self._quick.clear()
+            inputs = fresh.inputs(leaves)
+            results = fresh.run(inputs)
+            if type(results) is list:
+                self._hang(key, path, edge, fresh)
             else:
-                path.edges[edge] = fresh
-        inputs = fresh.inputs(leaves)
-        results = fresh.run(inputs)
-        if type(results) is not list:
-            # NumPy and compiled code may differ in the last bit right at a threshold: the recorded run decides.
-            results = evaluate_recorded(fresh.program, inputs)
+                results = evaluate_recorded(fresh.program, inputs, any([t.lanes for t in self.transforms]))
         return self._wrap(fresh.program, results, leaves)
+
+    def _hang(self, key, path, edge, fresh):
+        """Have `fresh` follow `path` in the tree of `key`, where `edge` is seen."""
+        root = self._roots.get(key)
+        if root is not None and _count(root) >= MAX_PATHS:
+            warnings.warn(
+                f"{self.__name__}: more than {MAX_PATHS} paths through its control flow; the older ones are "
+                "dropped and recorded anew when met. np.where keeps one path for all values.",
+                TapejitWarning,
+                stacklevel=4,
+            )
+            self._roots[key] = fresh
+            self._quick.clear()
+        else:
+            path.edges[edge] = fresh
 
     def _wrap(self, program, results, leaves):
         if any([isinstance(x, Array) for x in leaves]):
@@ -408,10 +412,17 @@ def _structure(tree, numbers):
     return (tree.kind, items)
 
 
-def evaluate_recorded(program, inputs):
-    """The program on NumPy, its guards taken as recorded."""
+def evaluate_recorded(program, inputs, lanes):
+    """The program on NumPy, where compiled code leaves the very path that was recorded at these inputs.
+
+    Right at a threshold NumPy and compiled code may differ in the last bit: the recorded run decides. Of a mapped function
+    one lane was recorded (`lanes`), and another may have seen another value: a GuardError.
+    """
     graph = program.graph
+    if lanes:
+        try:
+            return evaluate(graph, inputs)
+        except GuardFailed as miss:
+            raise lanes_differ(miss.node, miss.observed) from None
     nodes = [n for n in graph.nodes if n.op.kind != "guard"]
     return evaluate(type(graph)(graph.name, graph.params, nodes, graph.results), inputs)
-
-

@@ -21,7 +21,7 @@ from .tree import Tree, flatten, unflatten
 class Vmap(Transform):
     """Map over an axis of the arguments. in_axes: an int or None, or a nest of them per argument; out_axes likewise."""
 
-    name = "vmap"
+    name, lanes = "vmap", True
 
     def __init__(self, in_axes=0, out_axes=0):
         self.in_axes, self.out_axes = freeze(in_axes), freeze(out_axes)

@@ -14,7 +14,7 @@ from tapejit.ir.types import NAMES
 
 from .array import HANDLERS, Array, make
 from .errors import ArgumentTypeError, DTypeError, ShapeError, located
-from .record import apply, check_dtype
+from .record import apply, check_dtype, state
 
 F64, I64, BOOL = np.dtype(np.float64), np.dtype(np.int64), np.dtype(np.bool_)
 CONVERT = TABLE["convert"]
@@ -106,7 +106,7 @@ def cast(x, dtype):
         if x.dtype == dtype:
             return x
         # A closed-over array is read at each call, so its cast has to be part of the record.
-        return apply(CONVERT, (make(x),), {"dtype": np.dtype(dtype)})[0]
+        return apply(CONVERT, (wrap(x),), {"dtype": np.dtype(dtype)})[0]
     return np.dtype(dtype).type(x)
 
 
@@ -161,7 +161,7 @@ def _settled(x):
 
 
 def _held(x):
-    return make(np.bool_(x), weak=True) if isinstance(x, bool) else make(x)
+    return make(np.bool_(x), weak=True) if isinstance(x, bool) else wrap(x)
 
 
 def _plan(name, xs):
@@ -210,4 +210,12 @@ def apply1(name, *xs, **attrs) -> Array:
 def asarray(x) -> Array:
     """Anything numerical as an Array: recorded ones as they are, plain ones eager (no copy)."""
     x = operand_array(x)
-    return x if isinstance(x, Array) else make(x)
+    return x if isinstance(x, Array) else wrap(x)
+
+
+def wrap(x) -> Array:
+    """An ndarray or NumPy scalar as an eager Array: sharing its data, but a snapshot while a tape records.
+
+    A tape computes with the data again when it differentiates, and the ndarray may have been written to by then.
+    """
+    return make(np.array(x) if state.base is not None and isinstance(x, np.ndarray) else x)

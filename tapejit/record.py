@@ -16,6 +16,7 @@ import threading
 import numpy as np
 
 from tapejit.ir.graph import EMPTY, Constant, Graph, Node, Value
+from tapejit.ir.location import resolve
 from tapejit.ir.op import TABLE
 from tapejit.ir.types import NAMES, tensor, type_of
 
@@ -213,7 +214,7 @@ def apply(op, operands, attrs=EMPTY, regions=(), at=None):
     if record is None or record.depth == 0:
         record = _shallow(record, operands)
     if op is GUARD:
-        return guard_again(datas[0], operands[0], attrs["seen"], record, at)
+        return guard_again(datas[0], operands[0], record, at)
     outs = op.evaluate(*datas, regions=regions, **attrs) if regions else op.evaluate(*datas, **attrs)
     if record is None:
         return [make(out) for out in outs]
@@ -233,20 +234,23 @@ def _shallow(record, operands):
     return None
 
 
-def guard_again(data, operand, seen, record, at):
-    """Replay of a guard from an inner record: it must hold here too, and is recorded here."""
-    if data.item() != seen:
-        from tapejit.ir.location import resolve
+def lanes_differ(guard, observed):
+    """The error for a guard of a mapped function that one of its lanes does not pass."""
+    return located(
+        GuardError,
+        f"control flow depends on a value that differs between lanes (recorded {guard.attrs['seen']!r}, another lane has "
+        f"{observed!r})",
+        "np.where(condition, a, b) in place of `if` on a mapped value",
+        where=resolve(guard.loc),
+    )
 
-        raise located(
-            GuardError,
-            f"control flow depends on a value that differs between lanes (recorded {seen!r}, another lane has "
-            f"{data.item()!r})",
-            "np.where(condition, a, b) in place of `if` on a mapped value",
-            where=resolve(at.loc) if at is not None and at.loc else None,
-        )
+
+def guard_again(data, operand, record, at):
+    """Replay of the guard `at` from an inner record: it must hold here too, and is recorded here."""
+    if data.item() != at.attrs["seen"]:
+        raise lanes_differ(at, data.item())
     if record is not None:
-        record.guard(operand, seen, at)
+        record.guard(operand, at.attrs["seen"], at)
     return ()
 
 

@@ -34,6 +34,7 @@ class Transform:
 
     name = "jit"
     key: tuple = ("jit",)
+    lanes = False  # whether the function is recorded at one of many values
 
     def enter(self, args, kwargs):
         return args, kwargs, None

@@ -6,6 +6,8 @@ the Array that was read as it (`arrays`), from which a tape cuts what it differe
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 
 from tapejit.ir.graph import Value
@@ -67,13 +69,15 @@ class Variable(Array):
     Array(6.)
     """
 
-    __slots__ = ("trainable", "name", "_reading")
+    __slots__ = ("trainable", "name", "serial", "_reading")
+    _serials = itertools.count()
 
     def __init__(self, initial_value, trainable=True, name=None, dtype=None):
         super().__init__(initial_value, dtype)
         if self._data.dtype.kind not in "fib":
             asarray(self._data)  # raises the located dtype error
         self.trainable, self.name = bool(trainable), name
+        self.serial = next(self._serials)  # the order of construction
         self._reading = None
 
     def read(self) -> Array:

@@ -10,7 +10,7 @@ import operator
 import numpy as np
 
 from ..array import Array, handles, make
-from ..promote import apply1, call, cast, common_dtype, contains_array, operand, operand_array, select
+from ..promote import apply1, call, cast, common_dtype, contains_array, operand, operand_array, select, wrap
 from ..record import check_dtype
 from .common import broadcast, firm, joined, reshaped, static_shape
 from .indexing import diagonal
@@ -18,7 +18,7 @@ from .shapes import broadcast_to, expand_dims, moveaxis
 
 
 def _constant(data) -> Array:
-    return make(check_dtype(np.asarray(data)))
+    return wrap(check_dtype(np.asarray(data)))
 
 
 def _number(x):
