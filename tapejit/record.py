@@ -71,8 +71,11 @@ class Record:
             if x._record is self:
                 return x._value
             data = x._data
-            if x._record is None and isinstance(data, np.generic):
-                return self.constant(data)  # a scalar of plain data cannot change, unlike a 0-d array
+            if x._record is None:
+                if isinstance(data, np.generic):
+                    return self.constant(data)  # a scalar of plain data cannot change, unlike a 0-d array
+            elif x._record.closed:
+                raise x._record.leaked(x)
         elif isinstance(x, np.ndarray):
             data = x
         else:

@@ -135,6 +135,10 @@ def _run(record, fn, rebinding, name, leaves, in_tree):
             "let the recursion end on a Python int or a shape; or write it as a loop; or raise sys.setrecursionlimit",
             where=definition(fn),
         ) from None
+    except ValueError as error:  # NumPy's own words for `a[0] = x` hide the error that the conversion of x raised
+        if isinstance(error.__cause__, TapejitError):
+            raise error.__cause__ from None
+        raise
     results, out_tree = flatten(out)
     results = [result_leaf(fn, name, r) for r in results]
     graph, captures = record.finish(results)
