@@ -345,5 +345,5 @@ class Dispatcher:
         self.table[0] = 2 + len(addresses)
 
     def clear(self) -> None:
-        self.table[0] = 2
+        self.table[0], self.table[1] = 2, 0
         self.specs.clear()

@@ -131,6 +131,7 @@ class Function:
         self._dispatcher = None  # of codegen/native.py, once a path is hot
         self._quick = {}  # types, dtypes, shapes of plain positional arguments -> (key, environment, root)
         self._hits = self._misses = 0
+        self._native_hits = 0  # the dispatcher's count when the cache was cleared
 
     def __repr__(self):
         stack = self.__name__
@@ -177,11 +178,13 @@ class Function:
 
     def _first(self, key, args, kwargs, leaves):
         with self._lock, unhurried_gc():
-            self._misses += 1
             self._environment = None  # what it names may have been rebound
             key = self._key(leaves, key[0])
             root = self._roots.get(key)
-            if root is None:
+            if root is not None:  # another thread recorded it meanwhile
+                self._hits += 1
+            else:
+                self._misses += 1
                 program = self.program(args, kwargs)
                 key = self._hash_unbound(program, leaves, key)
                 root = self._roots[key] = Path(program)
@@ -319,7 +322,7 @@ class Function:
     def cache_info(self) -> CacheInfo:
         """(hits, misses, paths, currsize, maxsize)."""
         paths = sum([_count(r) for r in self._roots.values()])
-        native = self._dispatcher.hits if self._dispatcher is not None else 0
+        native = self._dispatcher.hits - self._native_hits if self._dispatcher is not None else 0
         return CacheInfo(self._hits + native, self._misses, paths, len(self._roots), MAX_KEYS)
 
     def cache_clear(self) -> None:
@@ -329,6 +332,7 @@ class Function:
             self._quick.clear()
             if self._dispatcher is not None:
                 self._dispatcher.clear()
+                self._native_hits = self._dispatcher.hits
             self._environment, self._hashed = None, []
             self._hits = self._misses = 0
 
@@ -350,10 +354,12 @@ def _signature(x):
 
 
 def _statics(tree, env):
-    """Fingerprints of static instances among the arguments (`self` of a method): their attributes may be rebound."""
+    """Fingerprints of what static arguments may read: attributes of instances (`self` of a method), cells of functions."""
     if tree.kind == "static":
         value = tree.data[1]
-        return Reader(env.names, env.hashed).fingerprint(value) if hasattr(value, "__dict__") and not callable(value) else ()
+        if callable(value):
+            return Environment(value, env.hashed.values()).read()
+        return Reader(env.names, env.hashed).fingerprint(value) if hasattr(value, "__dict__") else ()
     return tuple([s for s in [_statics(c, env) for c in tree.children if c.kind != "leaf"] if s])
 
 

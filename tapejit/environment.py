@@ -50,11 +50,15 @@ class Environment:
             f = queue.pop()
             f = getattr(f, "fn", f)  # a transformed function of ours
             if isinstance(f, functools.partial):
-                queue.append(f.func)
+                self.slots += [(f.args, None), (f.keywords, None)]
+                queue += [f.func, *f.args, *f.keywords.values()]
                 continue
             if isinstance(f, types.MethodType):
                 self.slots.append((f.__self__, None))
                 f = f.__func__
+            elif callable(f) and isinstance(getattr(type(f), "__call__", None), types.FunctionType):
+                self.slots.append((f, None))  # an instance of a class with __call__
+                f = type(f).__call__
             if not isinstance(f, types.FunctionType) or id(f) in seen or _is_library(f.__code__):
                 continue
             seen.add(id(f))
@@ -62,6 +66,10 @@ class Environment:
             for cell in f.__closure__ or ():
                 self.slots.append((cell, None))
                 queue.append(_contents(cell))
+            defaults = [*(f.__defaults__ or ()), *(f.__kwdefaults__ or {}).values()]
+            if not all([isinstance(d, _BY_VALUE) for d in defaults]):
+                self.slots.append((defaults, None))
+                queue += defaults
             names = _global_names(f.__code__)
             self.names |= names
             for name in sorted(names):
@@ -191,9 +199,13 @@ class Rebinding:
         if not opcodes & _STORES_GLOBAL:
             names = dict(names)
         copy = types.FunctionType(code, names, f.__name__, f.__defaults__, closure)
-        copy.__kwdefaults__, copy.__dict__ = f.__kwdefaults__, f.__dict__
+        copy.__dict__ = f.__dict__
         copy.__qualname__, copy.__module__ = f.__qualname__, f.__module__
         self._functions[f] = copy
+        if f.__defaults__:
+            copy.__defaults__ = tuple([self.value(d) for d in f.__defaults__])
+        if f.__kwdefaults__:
+            copy.__kwdefaults__ = {k: self.value(d) for k, d in f.__kwdefaults__.items()}
         if closure is not f.__closure__:
             for new, old in zip(closure, f.__closure__):
                 try:
