@@ -17,6 +17,7 @@ import hashlib
 from dataclasses import dataclass
 
 import numpy as np
+
 from tapejit.ir.types import BOOL, I64
 
 from . import affine, blas, vecmath

@@ -20,6 +20,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+
 from tapejit.ir.graph import Constant, Graph
 from tapejit.ir.op import TABLE
 from tapejit.ir.types import tensor

@@ -16,6 +16,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
+
 from tapejit.ir.graph import EMPTY, Constant
 from tapejit.ir.op import TABLE
 from tapejit.ir.types import I64, tensor

@@ -15,6 +15,7 @@ from __future__ import annotations
 import struct
 
 import numpy as np
+
 from tapejit.ir.types import BOOL, F32, F64, I32, I64, NAMES
 
 from . import vecmath

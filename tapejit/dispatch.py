@@ -357,9 +357,8 @@ def _statics(tree, env):
     """Fingerprints of what static arguments may read: attributes of instances (`self` of a method), cells of functions."""
     if tree.kind == "static":
         value = tree.data[1]
-        if callable(value):
-            return Environment(value, env.hashed.values()).read()
-        return Reader(env.names, env.hashed).fingerprint(value) if hasattr(value, "__dict__") else ()
+        own = Reader(env.names, env.hashed).fingerprint(value) if hasattr(value, "__dict__") else ()
+        return (own, Environment(value, env.hashed.values()).read()) if callable(value) else own
     return tuple([s for s in [_statics(c, env) for c in tree.children if c.kind != "leaf"] if s])
 
 

@@ -30,6 +30,11 @@ _ITEMS, _DEPTH, _FUNCTIONS = 512, 3, 100
 _SKIPPED = (types.ModuleType, type, types.BuiltinFunctionType)
 
 
+def _original(f):
+    """The user's function of a transformed one of ours."""
+    return getattr(f, "fn", f)
+
+
 def _is_library(code) -> bool:
     name = code.co_filename
     return is_internal(code) or "site-packages" in name or name.startswith("<frozen")
@@ -48,7 +53,7 @@ class Environment:
         seen, queue = set(), [fn]
         while queue and len(self.holds) < _FUNCTIONS:
             f = queue.pop()
-            f = getattr(f, "fn", f)  # a transformed function of ours
+            f = _original(f)
             if isinstance(f, functools.partial):
                 self.slots += [(f.args, None), (f.keywords, None)]
                 queue += [f.func, *f.args, *f.keywords.values()]
@@ -56,9 +61,9 @@ class Environment:
             if isinstance(f, types.MethodType):
                 self.slots.append((f.__self__, None))
                 f = f.__func__
-            elif callable(f) and isinstance(getattr(type(f), "__call__", None), types.FunctionType):
+            elif callable(f) and isinstance(call := _original(type(f).__call__), types.FunctionType):
                 self.slots.append((f, None))  # an instance of a class with __call__
-                f = type(f).__call__
+                f = call
             if not isinstance(f, types.FunctionType) or id(f) in seen or _is_library(f.__code__):
                 continue
             seen.add(id(f))

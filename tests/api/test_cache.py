@@ -144,14 +144,13 @@ def test_cache_clear_frees_machine_code():
 
 
 def test_captured_arrays_are_freed_with_the_function():
-    class Data(np.ndarray):  # plain ndarrays take no weak references through views
-        pass
+    def make():
+        array = np.ones(5)
+        return jit(lambda x: np.sum(array) * x), weakref.ref(array)
 
-    array = np.ones(5)
-    f = jit(lambda x: np.sum(array) * x)
-    assert f(2.0) == 10.0
-    gone = weakref.ref(array)
-    del f, array
+    f, gone = make()
+    assert f(2.0) == 10.0 and gone() is not None
+    del f
     gc.collect()
     assert gone() is None
 
@@ -271,7 +270,7 @@ def test_a_helper_function_that_is_rebound_is_noticed():
     f = jit(lambda x: helper(x) + 1)
     assert f(3.0) == 7.0
 
-    def helper(x):
+    def helper(x):  # noqa: F811  the rebinding is the point
         return x * 10
 
     assert f(3.0) == 31.0

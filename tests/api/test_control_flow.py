@@ -127,7 +127,7 @@ def test_for_over_an_array_is_over_its_first_axis():
 def test_break_continue_and_else():
     @jit
     def f(x, limit):
-        for i in range(5):
+        for i in range(5):  # noqa: B007  read after the loop
             if x > limit:
                 break
             if x < 0:

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from tapejit.codegen import compile_graph
 from tapejit.ir.evaluate import evaluate
 

@@ -8,6 +8,7 @@ import weakref
 
 import numpy as np
 import pytest
+
 from tapejit.codegen import GuardExit, compile, compile_graph, engine
 from tapejit.ir import ops  # noqa: F401  fills the table
 from tapejit.ir.build import Builder

@@ -3,6 +3,7 @@
 import random
 
 import numpy as np
+
 from tapejit.codegen import compile_graph, memory
 from tapejit.codegen.loops import Buffer, Exit
 from tapejit.ir import ops  # noqa: F401  fills the table

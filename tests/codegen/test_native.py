@@ -7,9 +7,9 @@ import weakref
 
 import numpy as np
 import pytest
-from tapejit.codegen import native
 
 import tapejit
+from tapejit.codegen import native
 from tapejit.dispatch import NATIVE_AFTER
 
 pytestmark = pytest.mark.skipif(not native.supported(), reason="this build is served by Python")

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from tapejit.codegen import compile_graph
 from tapejit.ir import ops  # noqa: F401  fills the table
 from tapejit.ir.build import Builder

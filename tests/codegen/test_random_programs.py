@@ -7,6 +7,7 @@ are kept tame (a bounded function after each operation), so that re-association 
 import numpy as np
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
 from tapejit.codegen import compile_graph
 from tapejit.ir import ops  # noqa: F401  fills the table
 from tapejit.ir.build import Builder

@@ -6,6 +6,7 @@ from functools import lru_cache
 
 import numpy as np
 import pytest
+
 from tapejit.codegen import vecmath
 from tapejit.codegen.vecmath import report
 

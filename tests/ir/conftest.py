@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 from hypothesis import strategies as st
+
 from tapejit.ir.build import Builder
 from tapejit.ir.graph import Graph
 from tapejit.ir.op import get

@@ -17,6 +17,7 @@ import itertools
 import zlib
 
 import numpy as np
+
 from tapejit.ir.op import TABLE
 from tapejit.ir.types import BOOL, F32, F64, I32, I64
 

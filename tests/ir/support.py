@@ -1,6 +1,7 @@
 """Graphs of one operation, and oracles that know nothing of our rules: finite differences, lane by lane runs."""
 
 import numpy as np
+
 from tapejit.ir.build import Builder
 from tapejit.ir.evaluate import evaluate
 from tapejit.ir.types import type_of

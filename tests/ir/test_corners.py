@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 from support import active, traced
+
 from tapejit.ir.backward import backward
 from tapejit.ir.evaluate import evaluate
 from tapejit.ir.linearize import linearize

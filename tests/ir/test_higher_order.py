@@ -7,6 +7,7 @@ Run with `-s` to see the table of sizes.
 import mpmath
 import numpy as np
 import pytest
+
 from tapejit.ir.backward import backward
 from tapejit.ir.build import Builder
 from tapejit.ir.evaluate import evaluate

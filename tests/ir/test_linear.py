@@ -4,6 +4,7 @@ import sys
 import time
 
 import pytest
+
 from tapejit.ir.backward import backward
 from tapejit.ir.build import Builder
 from tapejit.ir.evaluate import evaluate

@@ -7,6 +7,7 @@ import pytest
 from numpy_emitter import NumpyEmitter
 from samples import all_ops, dtypes, samples, specials
 from support import active, close, difference, lanes, random_like, same, single
+
 from tapejit.ir.backward import backward
 from tapejit.ir.batch import batch
 from tapejit.ir.evaluate import evaluate

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from tapejit.ir.backward import backward
 from tapejit.ir.build import Builder
 from tapejit.ir.evaluate import GuardFailed, evaluate

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from samples import EXTREMES, FLOATS
 from support import close, same
+
 from tapejit.ir.build import Builder
 from tapejit.ir.evaluate import evaluate
 from tapejit.ir.op import TABLE

@@ -10,12 +10,12 @@ import warnings
 
 import numpy as np
 import pytest
-from tapejit.ir.backward import backward
-from tapejit.ir.evaluate import evaluate
-from tapejit.ir.types import NAMES
 
 import tapejit.numpy as tnp
 from tapejit.array import Array
+from tapejit.ir.backward import backward
+from tapejit.ir.evaluate import evaluate
+from tapejit.ir.types import NAMES
 from tapejit.record import recording
 
 _BUILTIN = (IndexError, ZeroDivisionError, OverflowError, TypeError, ValueError)

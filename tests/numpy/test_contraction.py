@@ -153,7 +153,6 @@ def test_derivative(function, slopes):
 def test_norm_at_zero_has_derivative_zero():
     from tapejit.ir.backward import backward
     from tapejit.ir.evaluate import evaluate
-
     from tapejit.record import recording
 
     for ord in (None, 1, 2, 3, np.inf):

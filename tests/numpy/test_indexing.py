@@ -7,10 +7,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from tapejit.ir.evaluate import GuardFailed, evaluate
 
 from tapejit.array import Array
 from tapejit.errors import ConcretizationError
+from tapejit.ir.evaluate import GuardFailed, evaluate
 from tapejit.record import recording
 
 A = np.arange(60.0).reshape(3, 4, 5)

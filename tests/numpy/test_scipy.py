@@ -71,7 +71,6 @@ def test_derivative(function, slopes):
 def test_xlogy_at_zero_has_the_exact_derivative(slopes):
     from tapejit.ir.backward import backward
     from tapejit.ir.evaluate import evaluate
-
     from tapejit.record import recording
 
     with recording("test") as record:

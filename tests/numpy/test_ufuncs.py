@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from tapejit.ir.types import NAMES
 
 import tapejit.numpy as tnp
 from tapejit.array import Array
 from tapejit.errors import DTypeError, MutationError, UnsupportedFunctionError
+from tapejit.ir.types import NAMES
 
 FLOATS = np.array([[-2.5, -1.0, -0.0, 0.0], [0.25, 0.5, 1.0, 2.75]])
 UNIT = np.array([-0.9, -0.25, 0.0, 0.5, 0.75])
