@@ -23,11 +23,19 @@ DIRECT: dict = {}  # ufunc -> ours without ufunc arguments, for the operators; f
 REDUCERS: dict = {}  # ufunc -> ours for ufunc.reduce
 
 
+def since(name):
+    """A function that newer versions of NumPy 2 have, or None."""
+    return getattr(np, name, None)
+
+
 def handles(*functions):
-    """Decorator: this function of ours stands for these NumPy functions when an Array is among the arguments."""
+    """Decorator: this function of ours stands for these NumPy functions when an Array is among the arguments.
+
+    None is passed over: a function that this version of NumPy does not have yet (`since`).
+    """
 
     def register(ours):
-        for function in functions:
+        for function in [f for f in functions if f is not None]:
             HANDLERS[function] = ours
             DIRECT.setdefault(function, ours)
         return ours

@@ -27,7 +27,7 @@ from tapejit.ir.passes.pipeline import optimize
 from tapejit.ir.walk import walk
 
 from .array import Array, make
-from .environment import Environment, Reader
+from .environment import Environment
 from .errors import ArgumentTypeError, TapejitWarning, located
 from .promote import cast
 from .record import Replay, lanes_differ, open_records, state
@@ -40,12 +40,13 @@ NATIVE_AFTER = 4  # calls of a path before it gets an entry in machine code
 
 
 _PLAIN = (np.ndarray, float, int)
+_INERT = (bool, str, bytes, type(None), np.ufunc)  # statics that read nothing
 
 
 class Path:
     """One specialization: the compiled code of one key along one sequence of guard outcomes."""
 
-    __slots__ = ("program", "graph", "code", "sources", "edges", "hits", "dtypes")
+    __slots__ = ("program", "graph", "code", "sources", "edges", "hits", "dtypes", "holds")
 
     def __init__(self, program):
         self.program = program
@@ -54,6 +55,7 @@ class Path:
         self.sources = program.captures
         self.edges = {}
         self.hits = 0
+        self.holds = ()  # what its key tells by identity
         self.dtypes = [p.dtype for p in program.graph.params[: program.leaves]]
 
     def inputs(self, leaves) -> list:
@@ -66,7 +68,7 @@ class Path:
         if self.code is not None:
             return self.code.run(inputs)
         try:
-            return evaluate(self.graph, inputs)
+            return interpreted(self.graph, inputs)
         except GuardFailed as miss:
             guards = [n for n in self.graph.nodes if n.op.kind == "guard"]
             return Exit(guards.index(miss.node), miss.observed)
@@ -185,13 +187,35 @@ class Function:
                 self._hits += 1
             else:
                 self._misses += 1
+                randomness = self._environment.randomness()
                 program = self.program(args, kwargs)
+                if self._environment.randomness() != randomness:
+                    warnings.warn(
+                        f"{self.__name__} drew random numbers while it was recorded: later calls repeat them. Draw them "
+                        "outside and pass them as arguments.",
+                        TapejitWarning,
+                        stacklevel=3,
+                    )
                 key = self._hash_unbound(program, leaves, key)
                 root = self._roots[key] = Path(program)
+                root.holds = self._held()
                 while len(self._roots) > MAX_KEYS:
                     self._roots.popitem(last=False)
                     self._quick.clear()
         return key, root
+
+    def _held(self) -> list:
+        """What the key tells by identity. Warns if there is more than is looked at."""
+        readers = self._environment.readers()
+        if any([r.cut for r in readers]):
+            warnings.warn(
+                f"{self.__name__} reads a large or deep container of Python objects: not all of its items are looked at in "
+                "later calls, a change may go unnoticed. Keep numbers in an ndarray, which is read at each call, or pass "
+                "them as an argument.",
+                TapejitWarning,
+                stacklevel=4,
+            )
+        return [x for r in readers for x in r.held]
 
     def _hash_unbound(self, program, leaves, key):
         """Have the contents of arrays that NumPy may have read while it was recorded decide the key too."""
@@ -355,11 +379,14 @@ def _signature(x):
 
 def _statics(tree, env):
     """Fingerprints of what static arguments may read: attributes of instances (`self` of a method), cells of functions."""
+    out = []
     if tree.kind == "static":
-        value = tree.data[1]
-        own = Reader(env.names, env.hashed).fingerprint(value) if hasattr(value, "__dict__") else ()
-        return (own, Environment(value, env.hashed.values()).read()) if callable(value) else own
-    return tuple([s for s in [_statics(c, env) for c in tree.children if c.kind != "leaf"] if s])
+        if not isinstance(tree.data[1], _INERT):
+            out.append(env.static(tree.data[1]).read())
+    elif tree.kind in ("namedtuple", "dataclass"):
+        out.append(env.static(tree.data if tree.kind == "namedtuple" else tree.data[0]).read())
+    out += [_statics(c, env) for c in tree.children if c.kind != "leaf"]
+    return tuple([s for s in out if s])
 
 
 def _count(root) -> int:
@@ -417,6 +444,11 @@ def _structure(tree, numbers):
     return (tree.kind, items)
 
 
+def interpreted(graph, inputs) -> list:
+    """The results of the interpreter as fresh arrays: as in compiled code, none shares memory with an input."""
+    return [np.array(r) for r in evaluate(graph, inputs)]
+
+
 def evaluate_recorded(program, inputs, lanes):
     """The program on NumPy, where compiled code leaves the very path that was recorded at these inputs.
 
@@ -426,8 +458,8 @@ def evaluate_recorded(program, inputs, lanes):
     graph = program.graph
     if lanes:
         try:
-            return evaluate(graph, inputs)
+            return interpreted(graph, inputs)
         except GuardFailed as miss:
             raise lanes_differ(miss.node, miss.observed) from None
     nodes = [n for n in graph.nodes if n.op.kind != "guard"]
-    return evaluate(type(graph)(graph.name, graph.params, nodes, graph.results), inputs)
+    return interpreted(type(graph)(graph.name, graph.params, nodes, graph.results), inputs)

@@ -6,16 +6,18 @@ While a function is recorded, the ndarrays that its closure cells and globals ho
 
 Recorded code bakes in every Python number and every branch on one, so a change of what it was read from must be noticed.
 `Environment(fn)` finds the cells and globals that the function's code names, transitively through the plain Python
-functions it names; `read()` gives a hashable fingerprint of them for the cache key: numbers and strings by value, arrays
-and other objects by identity, containers and instances by their items (bounded). The contents of an array that the record
-captured are not part of it, since they are read at each call; those of an array that it could have read and did not
-capture (NumPy itself may have computed with it) are, by hash (`hashed`).
+functions, methods, classes and modules it names; `read()` gives a hashable fingerprint of them for the cache key: numbers
+and strings by value, arrays and other objects by identity, containers and instances by their items (bounded; beyond, there
+is a warning). The contents of an array that the record captured are not part of it, since they are read at each call; those
+of an array that it could have read and did not capture (NumPy itself may have computed with it) are, by hash (`hashed`).
 """
 
 from __future__ import annotations
 
 import dis
 import functools
+import pickle
+import sys
 import types
 
 import numpy as np
@@ -26,13 +28,16 @@ from .array import Array
 from .errors import is_internal
 
 _BY_VALUE = (int, float, complex, bool, str, bytes, type(None), np.generic)
-_ITEMS, _DEPTH, _FUNCTIONS = 512, 3, 100
+_ITEMS, _DEPTH = 512, 3  # of containers whose ndarrays are rebound
+_READ, _FAR, _OBJECTS = 4096, 8, 2000  # items and depth of a fingerprint; objects looked at to find what is read
 _SKIPPED = (types.ModuleType, type, types.BuiltinFunctionType)
+_DYNAMIC = {"getattr", "vars", "attrgetter", "__dict__"}  # code that mentions one may read attributes it does not name
+_UNREAD = {"__init__", "__new__", "__repr__", "__str__", "__post_init__"}  # dunder methods that no expression calls
 
 
 def _original(f):
     """The user's function of a transformed one of ours."""
-    return getattr(f, "fn", f)
+    return getattr(f, "__wrapped__", f) if str(type(f).__module__).startswith(f"{__package__}.") else f
 
 
 def _is_library(code) -> bool:
@@ -40,56 +45,128 @@ def _is_library(code) -> bool:
     return is_internal(code) or "site-packages" in name or name.startswith("<frozen")
 
 
+@functools.cache
+def _is_library_module(name) -> bool:
+    root = name.partition(".")[0]
+    file = getattr(sys.modules.get(name), "__file__", None) or ""
+    return root in (__package__, "numpy") or root in sys.stdlib_module_names - {"__main__"} or "site-packages" in file
+
+
+def _is_plain(value) -> bool:
+    """Whether nothing can be read from a value but itself."""
+    return isinstance(value, (*_BY_VALUE, np.ndarray, Array))
+
+
+def _attributes(value, names) -> list:
+    """What code that mentions these names may read of an instance's own attributes."""
+    own = getattr(value, "__dict__", None)
+    if own is not None:
+        every = not _DYNAMIC.isdisjoint(names)
+        return [v for k, v in own.items() if every or k in names]
+    slots = [s for c in type(value).__mro__ for s in c.__dict__.get("__slots__", ()) if s in names]
+    return [getattr(value, s) for s in slots if hasattr(value, s)]
+
+
 class Environment:
-    """The cells and globals a function reads. `holds`: the functions found, kept alive so that identities stay unique."""
+    """What a function, or an instance with methods, reads: `slots`, and of what these hold the attributes in `names`."""
 
-    __slots__ = ("slots", "holds", "names", "hashed")
+    __slots__ = ("root", "instance", "slots", "names", "hashed", "statics")
 
-    def __init__(self, fn, hashed=()):
-        self.slots = []  # (mapping or cell, key or None)
-        self.holds = []
-        self.names = set()  # every name the code mentions: which attributes it may read
+    def __init__(self, root, hashed=(), names=()):
+        self.root = root = _original(root)
+        self.instance = not isinstance(root, (types.FunctionType, types.MethodType, functools.partial, *_SKIPPED))
+        self.names = set(names)  # every name the code mentions: which attributes it may read
         self.hashed = {id(a): a for a in hashed}
-        seen, queue = set(), [fn]
-        while queue and len(self.holds) < _FUNCTIONS:
-            f = queue.pop()
-            f = _original(f)
-            if isinstance(f, functools.partial):
-                self.slots += [(f.args, None), (f.keywords, None)]
-                queue += [f.func, *f.args, *f.keywords.values()]
-                continue
-            if isinstance(f, types.MethodType):
-                self.slots.append((f.__self__, None))
-                f = f.__func__
-            elif callable(f) and isinstance(call := _original(type(f).__call__), types.FunctionType):
-                self.slots.append((f, None))  # an instance of a class with __call__
-                f = call
-            if not isinstance(f, types.FunctionType) or id(f) in seen or _is_library(f.__code__):
-                continue
-            seen.add(id(f))
-            self.holds.append(f)
-            for cell in f.__closure__ or ():
-                self.slots.append((cell, None))
-                queue.append(_contents(cell))
-            defaults = [*(f.__defaults__ or ()), *(f.__kwdefaults__ or {}).values()]
-            if not all([isinstance(d, _BY_VALUE) for d in defaults]):
-                self.slots.append((defaults, None))
-                queue += defaults
-            names = _global_names(f.__code__)
-            self.names |= names
-            for name in sorted(names):
-                value = f.__globals__.get(name)
-                if value is None or not isinstance(value, _SKIPPED):
-                    if name in f.__globals__:
-                        self.slots.append((f.__globals__, name))
-                        queue.append(value)
+        self.statics = {}
+        known = -1
+        while known < len(self.names):  # a method that was found may name what leads to more
+            known = len(self.names)
+            self.slots = []  # (mapping or cell, key or None), or (the value itself, None)
+            self._walk()
+
+    def _walk(self):
+        seen, queue = {}, [self.root]
+        while queue and len(seen) < _OBJECTS:
+            value = _original(queue.pop())
+            if not _is_plain(value) and id(value) not in seen:
+                seen[id(value)] = value
+                queue += self._inside(value)
+
+    def _inside(self, value) -> list:
+        """What a value leads to; the slots that it reads are noted."""
+        if isinstance(value, functools.partial):
+            self.slots += [(value.args, None), (value.keywords, None)]
+            return [value.func, *value.args, *value.keywords.values()]
+        if isinstance(value, (types.MethodType, types.BuiltinMethodType)):
+            if value.__self__ is None or isinstance(value.__self__, types.ModuleType):
+                return []
+            self.slots.append((value.__self__, None))
+            return [value.__self__, getattr(value, "__func__", None)]
+        if isinstance(value, types.FunctionType):
+            if is_internal(value.__code__):  # what custom_gradient, vjp and their like return closes over the user's
+                return [_contents(cell) for cell in value.__closure__ or ()]
+            return [] if _is_library(value.__code__) else self._function(value)
+        if isinstance(value, types.ModuleType):
+            return [] if _is_library_module(value.__name__) else self._named(value.__dict__)
+        if isinstance(value, type):
+            return self._class(value)
+        if isinstance(value, (list, tuple, dict)):
+            return list(value.values() if isinstance(value, dict) else value)[:_READ]
+        return [type(value), *_attributes(value, self.names)]
+
+    def _named(self, mapping) -> list:
+        """Slots for the names that the code mentions; what they hold."""
+        found = [name for name in mapping if name in self.names]
+        self.slots += [(mapping, name) for name in found]
+        return [mapping[name] for name in found]
+
+    def _function(self, f) -> list:
+        names = _global_names(f.__code__)
+        self.names |= names
+        self.slots += [(cell, None) for cell in f.__closure__ or ()]
+        found = [_contents(cell) for cell in f.__closure__ or ()]
+        defaults = [*(f.__defaults__ or ()), *(f.__kwdefaults__ or {}).values()]
+        if not all([isinstance(d, _BY_VALUE) for d in defaults]):
+            self.slots.append((defaults, None))
+            found += defaults
+        for name in sorted(names & f.__globals__.keys()):
+            value = f.__globals__[name]
+            if not (isinstance(value, types.ModuleType) and _is_library_module(value.__name__)):
+                self.slots.append((f.__globals__, name))
+                found.append(value)
+        return found + self._named(f.__dict__)
+
+    def _class(self, cls) -> list:
+        """The methods that the code may call, and the class attributes that it names."""
+        found = []
+        classes = [c for c in cls.__mro__ if not _is_library_module(c.__module__)]
+        for i, c in enumerate(classes):
+            for name, value in list(c.__dict__.items()):
+                function = next((getattr(value, a) for a in ("fget", "__func__", "func") if hasattr(value, a)), value)
+                special = name.startswith("__") and name.endswith("__")
+                if isinstance(_original(function), types.FunctionType):
+                    if name in self.names or (special and name not in _UNREAD):
+                        found.append(function)
+                elif name in self.names and not special and not isinstance(value, types.MemberDescriptorType):
+                    self.slots += [(b.__dict__, name) for b in classes[: i + 1]]  # those before may come to hide it
+                    found.append(value)
+        return found
+
+    def static(self, value) -> Environment:
+        """What a static argument reads, with this function's code."""
+        known = self.statics.get(id(value))
+        if known is None:
+            known = self.statics[id(value)] = Environment(value, self.hashed.values(), self.names)
+        return known
 
     def read(self) -> tuple:
         """The fingerprint now; () for a function that reads nothing."""
-        if not self.slots:
-            return ()
-        reader = Reader(self.names, self.hashed)
-        return tuple([reader.fingerprint(value) for value in self.values()])
+        return self._reader(self.hashed)[1] if self.slots or self.instance else ()
+
+    def _reader(self, hashed=()):
+        reader = Reader(self.names, hashed)
+        values = [*_attributes(self.root, self.names), *self.values()] if self.instance else self.values()
+        return reader, tuple([reader.fingerprint(value) for value in values])
 
     def values(self):
         """What the slots hold now."""
@@ -104,22 +181,40 @@ class Environment:
 
         None where a slot holds a container or an instance, whose items may change, or arrays are told by their contents.
         """
-        if self.hashed:
+        if self.hashed or self.instance:
             return None
+        simple = (*_BY_VALUE, *_SKIPPED, types.FunctionType, np.ndarray, np.ufunc)
         out = []
         for (holder, key), value in zip(self.slots, self.values()):
-            simple = isinstance(value, (*_BY_VALUE, *_SKIPPED, types.FunctionType, np.ndarray)) or hasattr(value, "fn")
-            if not simple or (key is None and type(holder) is not types.CellType):
+            known = isinstance(value, simple) or _original(value) is not value
+            if not known or type(holder) is not (types.CellType if key is None else dict):
                 return None
             out.append((holder, key, value))
         return out
 
+    def readers(self) -> list:
+        """A Reader that has read everything, for the function and for each static argument met."""
+        return [self._reader()[0], *[r for s in self.statics.values() for r in s.readers()]]
+
     def arrays(self) -> list:
-        """The ndarrays that the function can reach through its slots."""
-        reader = Reader(self.names, {})
-        for value in self.values():
-            reader.fingerprint(value)
-        return reader.met
+        """The ndarrays that the function can reach through its slots and static arguments."""
+        return [a for r in self.readers() for a in r.met]
+
+    def randomness(self) -> bytes:
+        """The state of the random generators that the function can reach: NumPy's and Python's own, and those it reads."""
+        states = []
+        if "random" in sys.modules:
+            python = sys.modules["random"]
+            states.append(python.getstate())
+            states += [x.getstate() for r in self.readers() for x in r.held if isinstance(x, python.Random)]
+        if "numpy.random" in sys.modules or "random" in self.names:  # else its import would be for nothing
+            states.append(np.random.get_state())
+            for x in [x for r in self.readers() for x in r.held]:
+                if isinstance(x, np.random.Generator):
+                    states.append(x.bit_generator.state)
+                elif isinstance(x, np.random.RandomState):
+                    states.append(x.get_state())
+        return pickle.dumps(states)
 
 
 class Rebinding:
@@ -244,29 +339,38 @@ def _global_names(code) -> set:
 
 
 class Reader:
-    """Makes fingerprints: hashable stand-ins for what recorded code may have read from a value. Bounded in items."""
+    """Makes fingerprints: hashable stand-ins for what recorded code may have read from a value.
+
+    met: the ndarrays; held: the objects told by identity, to be kept alive with the fingerprint, so that no other object
+    can take their place. Bounded in items and depth; `cut`: whether a bound was reached, so that a change may go unnoticed.
+    """
 
     def __init__(self, names, hashed):
-        self.names, self.hashed, self.budget, self.met = names, hashed, _ITEMS, []
+        self.names, self.hashed, self.budget = names, hashed, _READ
+        self.met, self.held, self.cut, self._seen = [], [], False, set()
 
-    def fingerprint(self, value, depth=_DEPTH):
+    def fingerprint(self, value, depth=_FAR):
         if isinstance(value, _BY_VALUE):
-            return (value.__class__, value)
+            return (value.__class__, value) if value else (value.__class__, repr(value))  # 0.0 and -0.0 differ
+        self.held.append(value)
         if isinstance(value, np.ndarray):
             self.met.append(value)
             return (id(value), hash(value.tobytes())) if id(value) in self.hashed else id(value)
-        if isinstance(value, Array) or depth == 0 or self.budget <= 0:
+        if isinstance(value, (Array, types.FunctionType, *_SKIPPED)) or id(value) in self._seen:
             return id(value)
+        self._seen.add(id(value))
         if isinstance(value, (list, tuple)):
-            return self._items(value, value[:_ITEMS], depth)
+            return self._items(value, value, depth)
         if isinstance(value, dict):
-            keys = [(k.__class__, k) if isinstance(k, _BY_VALUE) else id(k) for k in list(value)[:_ITEMS]]
-            return (tuple(keys), self._items(value, list(value.values())[:_ITEMS], depth))
-        own = getattr(value, "__dict__", None)
-        if own and not isinstance(value, (types.FunctionType, *_SKIPPED)) and type(value).__module__ != __package__:
-            return self._items(value, [v for k, v in own.items() if k in self.names], depth)
-        return id(value)
+            keys = [(k.__class__, k) if isinstance(k, _BY_VALUE) else id(k) for k in list(value)[:_READ]]
+            return (tuple(keys), self._items(value, list(value.values()), depth))
+        if type(value).__module__.partition(".")[0] == __package__:
+            return id(value)
+        return self._items(value, _attributes(value, self.names), depth)
 
     def _items(self, value, items, depth):
+        if items and (depth == 0 or len(items) > self.budget):
+            self.cut = True
+            items = items[: self.budget] if depth else ()
         self.budget -= len(items)
         return (id(value), *[self.fingerprint(v, depth - 1) for v in items])

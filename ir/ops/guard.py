@@ -24,6 +24,8 @@ def _evaluate(x, seen):
 
 def _batch(b, node, xs, batched, size):
     (x,) = xs
+    if size == 0:
+        return ()  # no lane, nothing to agree on
     if x.dtype == BOOL:
         fold = b.reduce_and if node.attrs["seen"] else b.reduce_or
         b.apply(node.op, [fold(x, axes=(0,))], node.attrs)

@@ -7,7 +7,7 @@ import operator
 
 import numpy as np
 
-from ..array import Array, handles
+from ..array import Array, handles, since
 from ..errors import ArgumentError, ShapeError, located
 from ..promote import BOOL, I64, apply1, asarray, call, cast, common_dtype
 from .common import broadcast, firm, one_axis, permuted, refuse, reshaped, static_shape
@@ -142,7 +142,7 @@ def _rows_dot(x, y):
     return _dot(x, y, ((k,), (k,)), (tuple(range(k)), tuple(range(k))))
 
 
-@handles(np.matvec)
+@handles(since("matvec"))
 def matvec(x1, x2, /, out=None, **kwargs):
     """As `numpy.matvec`."""
     refuse("np.matvec", out, kwargs)
@@ -153,7 +153,7 @@ def matvec(x1, x2, /, out=None, **kwargs):
     return reshaped(out, out.shape[:-1])
 
 
-@handles(np.vecmat)
+@handles(since("vecmat"))
 def vecmat(x1, x2, /, out=None, **kwargs):
     """As `numpy.vecmat`."""
     refuse("np.vecmat", out, kwargs)

@@ -11,7 +11,7 @@ import operator
 
 import numpy as np
 
-from ..array import REDUCERS, Array, handles, make
+from ..array import REDUCERS, Array, handles, make, since
 from ..errors import ArgumentTypeError, located
 from ..promote import BOOL, F64, I64, apply1, asarray, call, cast, common_dtype, operand, operand_array, select, truth
 from .common import UNSET, all_axes, broadcast, firm, joined, one_axis, refuse, reshaped
@@ -336,7 +336,7 @@ def _running(op, function):
 cumsum, cumprod = _running("cumsum", np.cumsum), _running("cumprod", np.cumprod)
 
 
-def _cumulative(running, identity, function):
+def _cumulative(name, running, identity):
     def cumulative(x, /, *, axis=None, dtype=None, out=None, include_initial=False):
         x = asarray(x)
         if x.ndim == 0:
@@ -352,13 +352,13 @@ def _cumulative(running, identity, function):
             result = joined([first, result], axis)
         return result
 
-    cumulative.__name__ = cumulative.__qualname__ = function.__name__
-    cumulative.__doc__ = f"As `numpy.{function.__name__}`."
-    return handles(function)(cumulative)
+    cumulative.__name__ = cumulative.__qualname__ = name
+    cumulative.__doc__ = f"As `numpy.{name}`."
+    return handles(since(name))(cumulative)
 
 
-cumulative_sum = _cumulative(cumsum, 0, np.cumulative_sum)
-cumulative_prod = _cumulative(cumprod, 1, np.cumulative_prod)
+cumulative_sum = _cumulative("cumulative_sum", cumsum, 0)
+cumulative_prod = _cumulative("cumulative_prod", cumprod, 1)
 
 
 # ---- ufunc methods -----------------------------------------------------------------------------------------------------------

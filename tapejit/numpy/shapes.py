@@ -11,7 +11,7 @@ import operator
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_tuple
 
-from ..array import Array, handles
+from ..array import Array, handles, since
 from ..errors import ArgumentError, located
 from ..promote import apply1, asarray, cast, common_dtype, operand_array
 from .common import (
@@ -403,7 +403,7 @@ def dsplit(ary, indices_or_sections):
     return split(x, indices_or_sections, 2)
 
 
-@handles(np.unstack)
+@handles(since("unstack"))
 def unstack(x, /, *, axis=0):
     """As `numpy.unstack`."""
     x = firm(x)

@@ -10,9 +10,10 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import tapejit
 from tapejit import dispatch, grad, jit, vmap
-from tapejit.codegen import engine
+from tapejit.ir.knobs import INTERP
 from tapejit.record import open_records, state
 
+compiled = pytest.mark.skipif(INTERP.value, reason="nothing is compiled with TAPEJIT_INTERP=1")
 X = np.array([1.0, 2.0, 3.0])
 SCALE = 2.0
 TABLE = {"w": np.array([1.0, 2.0]), "l": [np.array(3.0)]}
@@ -120,6 +121,7 @@ def test_cache_clear_forgets_everything_and_the_function_works_on():
     assert f.cache_info().misses == 1
 
 
+@compiled
 def test_dropping_a_function_frees_it_and_its_machine_code():
     def body(x):
         return np.sin(x) * 3 + 0.123456
@@ -134,6 +136,7 @@ def test_dropping_a_function_frees_it_and_its_machine_code():
     assert [r() for r in kept] == [None, None] and code() is None
 
 
+@compiled
 def test_cache_clear_frees_machine_code():
     f = jit(lambda x: np.cos(x) * 7 + 0.654321)
     f(1.0)
@@ -397,6 +400,7 @@ def test_a_failure_in_the_function_leaves_nothing_behind(error):
     assert f(0.0) == 1.0
 
 
+@compiled
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
 def test_a_failure_in_compile_leaves_nothing_behind(error, monkeypatch):
     f = grad(lambda x: x**2 if x > 0 else x**3)
@@ -433,7 +437,7 @@ def test_a_failure_in_an_inner_function_leaves_the_outer_clean():
 
     @jit
     def inner(x):
-        return x / k if k == 0 else x * k  # ZeroDivisionError? no: inf; the assertion below fails instead
+        return x * k
 
     def outer(x):
         y = vmap(lambda r: inner(r))(x)
@@ -460,7 +464,3 @@ def test_a_failure_under_a_tape_leaves_the_tape_usable_and_then_clean():
     with pytest.raises(KeyError), tapejit.GradientTape() as tape:
         bad(x)
     assert is_clean()
-
-
-def test_engine_is_still_usable_after_failures():
-    assert engine is not None
