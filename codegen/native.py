@@ -10,7 +10,7 @@ tries the specs in turn and calls the Python object `slow` for the rest: unknown
 Refused here, and so served by Python: programs with enough work to release the GIL (each spec has one arena, which the GIL
 guards), results other than arrays in tuples, lists and dicts, captured objects that are not ndarrays.
 
-Why the struct offsets may be relied on: they are part of the stable layouts of CPython 3.10 to 3.14 (object header, float,
+Why the struct offsets may be relied on: they are part of the stable layouts of CPython 3.11 to 3.14 (object header, float,
 list, tuple) and of NumPy 2 (PyArrayObject_fields); `supported()` checks them on live objects once before first use.
 """
 
@@ -30,6 +30,10 @@ ARRAY_TYPE, ARRAY_SCALAR, NEW_FROM_DESCR = 2, 60, 94  # positions in NumPy's C A
 METH_FASTCALL_KEYWORDS = 0x0080 | 0x0002
 SLOTS = 16  # specs a dispatcher can hold; the oldest is replaced then
 MISS = 1
+PYTHON_API = (
+    "PyObject_Vectorcall", "Py_IncRef", "Py_DecRef", "PyTuple_New", "PyTuple_SetItem", "PyList_New", "PyList_SetItem",
+    "PyDict_New", "PyDict_SetItem", "PyDict_GetItem",
+)  # fmt: skip
 
 
 class _MethodDef(ctypes.Structure):
@@ -45,10 +49,7 @@ def _api():
     get.restype, get.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
     table = (ctypes.c_void_p * 100).from_address(get(umath._ARRAY_API, None))
     out = {"ndarray": table[ARRAY_TYPE], "PyArray_Scalar": table[ARRAY_SCALAR], "PyArray_NewFromDescr": table[NEW_FROM_DESCR]}
-    for name in (
-        "PyObject_Vectorcall", "Py_IncRef", "Py_DecRef", "PyTuple_New", "PyTuple_SetItem", "PyList_New", "PyList_SetItem",
-        "PyDict_New", "PyDict_SetItem", "PyDict_GetItem",
-    ):  # fmt: skip
+    for name in PYTHON_API:
         out[name] = ctypes.cast(getattr(ctypes.pythonapi, name), ctypes.c_void_p).value
     return out
 
@@ -59,6 +60,8 @@ def supported() -> bool:
     if sys.implementation.name != "cpython" or sys.maxsize < 2**32 or hasattr(sys, "gettotalrefcount"):
         return False
     if not getattr(sys, "_is_gil_enabled", lambda: True)():
+        return False
+    if not all([hasattr(ctypes.pythonapi, name) for name in PYTHON_API]):  # 3.10 exports no PyObject_Vectorcall
         return False
 
     def read(address, ctype):
