@@ -209,6 +209,15 @@ class Array:
         """The value as a Python scalar. Refused while a function is recorded."""
         return self._concrete("`.item()`", "keep it an array").item(*args)
 
+    def __deepcopy__(self, memo):
+        return HANDLERS[np.copy](self)
+
+    def __copy__(self):
+        return HANDLERS[np.copy](self)
+
+    def __reduce__(self):
+        return type(self), (self._concrete("pickling", "return it, and pickle the result"),)
+
     def tolist(self):
         """The value as nested Python lists. Refused while a function is recorded."""
         return self._concrete("`.tolist()`", "iterate over it, or index it").tolist()

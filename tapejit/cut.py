@@ -47,29 +47,35 @@ def weights_of(targets, kept, given):
     return out
 
 
-def bound(x) -> Array:
-    """The Array that stands for a source or target on tapes: a Variable's last reading, if it was read."""
-    return x._reading if isinstance(x, Variable) and x._reading is not None else x
-
-
 class Cut:
     """What a tape recorded between sources and targets, as a Program of the sources.
 
     Sources that are intermediate values get an added zero parameter each (`source + 0`), whose cotangent is theirs,
-    so that several sources may depend on each other, as TensorFlow allows.
+    so that several sources may depend on each other, as TensorFlow allows. A Variable that was assigned to between reads
+    is several sources (`owned`), whose gradients are summed.
     """
 
     def __init__(self, tape, targets, sources):
-        self.tape, self.targets, self.sources = tape, targets, sources
-        records = [r for r in [bound(t)._record for t in targets] if r in tape._spans]
+        self.tape = tape
+        self.targets = [self.readings(t)[-1] for t in targets]
+        readings = [self.readings(s) for s in sources]
+        self.sources = [r for own in readings for r in own]
+        at = iter(range(len(self.sources)))
+        self.owned = [[next(at) for _ in own] for own in readings]  # per source as given: where it is in self.sources
+        records = [r for r in [t._record for t in self.targets] if r in tape._spans]
         self.record = max(records, key=lambda r: r.depth, default=None)
         self.kept, self.live = [], set()
         if self.record is not None:
             self._mark()
 
+    def readings(self, x) -> list:
+        """What stands for a source or target on the tape: the Arrays that a Variable was read as; else itself."""
+        base = self.tape._base
+        known = base.readings.get(id(x)) if base is not None and isinstance(x, Variable) else None
+        return known[1] if known else [x]
+
     def _value(self, x):
         """The value of an Array in the cut record, or None."""
-        x = bound(x)
         if x._record is self.record:
             return x._value
         return self.record.captured(x)
@@ -172,7 +178,7 @@ class Cut:
             value = self._value(s)
             plain = value is not None and value in self.live and value.node is None
             first = plain and not any([self._value(o) is value for o in self.sources[: len(sources)]])
-            sources.append(bound(s) if first else make(np.zeros(s.shape, s.dtype)))
+            sources.append(s if first else make(np.zeros(s.shape, s.dtype)))
         arguments = [*sources, *weights, *[self.record.arrays[v] for v in inputs]]
         base = state.base
         if state.records or (base is not None and any([isinstance(x, Array) and x._record is base for x in arguments])):
@@ -188,8 +194,8 @@ class Cut:
             return f"{name} has dtype {source.dtype}, and only floats have derivatives"
         if self.record is None:
             return "the target was not computed on this tape from a watched value"
-        value = self._value(source)
-        if value is None or value not in self.live:
+        values = [self._value(r) for r in self.readings(source)]
+        if not any([v in self.live for v in values]):
             if isinstance(source, Variable):
                 return f"{name} was not read while the tape recorded"
             return f"{name} was not watched by this tape (tape.watch(x)), or was computed before the tape began"

@@ -32,7 +32,8 @@ from .errors import ArgumentTypeError, TapejitWarning, located
 from .promote import cast
 from .record import Replay, lanes_differ, open_records, state
 from .trace import function_name, leaf_data, trace
-from .tree import flatten, unflatten
+from .tree import flatten, map_leaves, unflatten
+from .variable import Variable
 
 CacheInfo = namedtuple("CacheInfo", "hits misses paths currsize maxsize")
 MAX_KEYS, MAX_PATHS = 256, 64
@@ -154,6 +155,8 @@ class Function:
             if known is not None and env is not None and known[1] == env.read():
                 self._hits += 1
                 return self._run(known[0], known[2], args, kwargs, args)
+        if base is not None:
+            args, kwargs = map_leaves(_read, (args, kwargs))
         leaves, tree = flatten((args, kwargs))
         if state.records or (base is not None and _reads(base, leaves)):
             return self._replay(args, kwargs, leaves)
@@ -163,7 +166,7 @@ class Function:
             key, root = self._first(key, args, kwargs, leaves)
         else:
             self._hits += 1
-        if base is not None and _reads(base, root.sources):
+        if root is None or (base is not None and _reads(base, root.sources)):
             return self._replay(args, kwargs, leaves)
         if not kwargs and all([type(x) in _PLAIN for x in args]):
             plain = tuple([(x.dtype, x.shape) if type(x) is np.ndarray else type(x) for x in args])
@@ -196,6 +199,8 @@ class Function:
                         TapejitWarning,
                         stacklevel=3,
                     )
+                if state.base is not None and _reads(state.base, program.captures):
+                    return key, None  # it read a Variable as this tape does: nothing to keep for other calls
                 key = self._hash_unbound(program, leaves, key)
                 root = self._roots[key] = Path(program)
                 root.holds = self._held()
@@ -264,7 +269,10 @@ class Function:
         """Record the path these arguments take and hang it where the known one was left."""
         with self._lock, unhurried_gc():
             self._misses += 1
-            fresh = Path(self.program(args, kwargs))
+            program = self.program(args, kwargs)
+            if state.base is not None and _reads(state.base, program.captures):
+                return self._replay(args, kwargs, leaves)
+            fresh = Path(program)
             inputs = fresh.inputs(leaves)
             results = fresh.run(inputs)
             if type(results) is list:
@@ -398,9 +406,14 @@ def _count(root) -> int:
     return total
 
 
+def _read(x):
+    """An argument as an active tape sees it: a Variable as the value that it is read as."""
+    return x.read() if isinstance(x, Variable) else x
+
+
 def _reads(base, objects) -> bool:
-    """Whether one of these is an Array that the tapes' record holds."""
-    return any([isinstance(x, Array) and x._record is base for x in objects])
+    """Whether one of these is an Array that the tapes' record holds, or a Variable, which it would hold if it was read."""
+    return any([isinstance(x, Array) and (x._record is base or isinstance(x, Variable)) for x in objects])
 
 
 def native_entry(path, args, environment):

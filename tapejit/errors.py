@@ -72,6 +72,10 @@ class IntegerPowerError(TapejitError, ValueError):
     """Integers to negative integer powers."""
 
 
+class IntegerRangeError(TapejitError, OverflowError):
+    """A Python int that no integer dtype holds."""
+
+
 class TapeError(TapejitError, RuntimeError):
     """A GradientTape used in a way that it does not allow."""
 

@@ -191,14 +191,15 @@ class GradientTape:
                 )
         cut = Cut(self, targets, flat)
         weights = weights_of(cut.targets, cut.kept, output_gradients)
-        grads = [None] * len(flat)
+        grads = [None] * len(cut.sources)
         if cut.kept:
-            params = tuple(range(len(flat)))
+            params = tuple(range(len(cut.sources)))
             known, inputs, live = cut.transformed(GradientsOf(params, dy=True))
             found = iter(cut.run(known, inputs, weights))
             for i, on in enumerate(live):
                 if on:
                     grads[i] = next(found)
+        grads = [_sum([grads[k] for k in own]) for own in cut.owned]
         grads = [self._missing(g, s, cut, unconnected_gradients) for g, s in zip(grads, flat)]
         return unflatten(tree, grads)
 
@@ -240,13 +241,14 @@ class GradientTape:
         flat, tree = flatten(sources)
         cut = Cut(self, [target], flat)
         out = []
-        for i, s in enumerate(flat):
-            found = None
-            if cut.kept and cut.reaches(i):
-                known, inputs, _ = cut.transformed(transform(i))
-                (found,) = cut.run(known, inputs, [])
+        for s, own in zip(flat, cut.owned):
+            found = []
+            for k in own:
+                if cut.kept and cut.reaches(k):
+                    known, inputs, _ = cut.transformed(transform(k))
+                    found += cut.run(known, inputs, [])
             shape = target.shape + s.shape if what == "jacobian" else target.shape + s.shape[1:]
-            out.append(self._missing(found, s, cut, unconnected, shape))
+            out.append(self._missing(_sum(found), s, cut, unconnected, shape))
         return unflatten(tree, out)
 
     def _begin(self, what):
@@ -269,6 +271,15 @@ class GradientTape:
             return make(np.zeros(shape, source.dtype if source.dtype.kind == "f" else np.float64))
         warnings.warn(f"gradient is None: {cut.why(source)}", UnconnectedWarning, stacklevel=4)
         return None
+
+
+def _sum(arrays):
+    """The sum of those that are not None, or None."""
+    total = None
+    for x in arrays:
+        if x is not None:
+            total = x if total is None else total + x
+    return total
 
 
 def _check_unconnected(value):

@@ -16,6 +16,7 @@ from .environment import Rebinding
 from .errors import (
     ArgumentError,
     ArgumentTypeError,
+    IntegerRangeError,
     OutputError,
     RecursionDepthError,
     TapejitError,
@@ -91,6 +92,8 @@ def leaf_data(x):
 def check_number(x):
     if isinstance(x, complex):
         check_dtype(np.asarray(x), "an argument")
+    if isinstance(x, int) and not -(2**63) <= x < 2**63:
+        raise located(IntegerRangeError, f"the Python int {x} does not fit int64", "pass a float")
     return x
 
 
@@ -139,7 +142,11 @@ def _run(record, fn, rebinding, name, leaves, in_tree):
         if isinstance(error.__cause__, TapejitError):
             raise error.__cause__ from None
         raise
-    results, out_tree = flatten(out)
+    try:
+        results, out_tree = flatten(out)
+    except ArgumentTypeError as error:
+        what = error.what.replace("an argument", f"a result of {name}", 1)
+        raise located(OutputError, what, "return arrays, numbers or nests of them", where=definition(fn)) from None
     results = [result_leaf(fn, name, r) for r in results]
     graph, captures = record.finish(results)
     return Program(graph, own_tree, out_tree, captures, name, definition(fn)), out

@@ -14,7 +14,7 @@ from tapejit.ir.graph import Value
 from tapejit.ir.types import type_of
 
 from .array import Array, make
-from .errors import ShapeError, TapejitWarning, located, user_line
+from .errors import MutationError, ShapeError, TapejitWarning, located, user_line
 from .promote import asarray
 from .record import Record, state
 
@@ -26,12 +26,13 @@ class UnconnectedWarning(TapejitWarning):
 class TapeRecord(Record):
     """The level-0 record of a thread's active tapes."""
 
-    __slots__ = ("reads",)
+    __slots__ = ("reads", "readings")
 
     def __init__(self):
         super().__init__(0, "a GradientTape")
         self.arrays = {}
         self.reads = {}  # Value -> (how, line): it went through float() or an ndarray
+        self.readings = {}  # id of a Variable -> (the Variable, the Arrays it was read as, one per assignment between)
 
     def lookup(self, x) -> Value:
         if isinstance(x, np.ndarray):  # may be written to between now and the gradient: take a snapshot
@@ -69,7 +70,7 @@ class Variable(Array):
     Array(6.)
     """
 
-    __slots__ = ("trainable", "name", "serial", "_reading")
+    __slots__ = ("trainable", "name", "serial")
     _serials = itertools.count()
 
     def __init__(self, initial_value, trainable=True, name=None, dtype=None):
@@ -78,24 +79,30 @@ class Variable(Array):
             asarray(self._data)  # raises the located dtype error
         self.trainable, self.name = bool(trainable), name
         self.serial = next(self._serials)  # the order of construction
-        self._reading = None
 
     def read(self) -> Array:
         """The value now, as an Array bound to the active tapes; operations call this."""
         base = state.base
         if base is None:
             return self
-        reading = self._reading
-        if reading is None or reading._record is not base:
-            reading = self._reading = make(self._data)
+        readings = base.readings.setdefault(id(self), (self, []))[1]
+        if not readings or readings[-1]._data is not self._data:
+            reading = make(self._data)
             reading._record, reading._value = base, base.leaf(reading)
+            readings.append(reading)
         for tape in state.tapes:
-            if tape._watch_accessed and self.trainable:
-                tape._add(self, reading)
-        return reading
+            if (tape._watch_accessed and self.trainable) or id(self) in tape._variables:
+                tape._add(self, readings[-1])
+        return readings[-1]
 
     def assign(self, value):
-        """Replace the value; shape and dtype stay. Returns the Variable."""
+        """Replace the value; shape and dtype stay. Returns the Variable. Refused while a function is recorded."""
+        if state.records:
+            raise located(
+                MutationError,
+                f"assign to a Variable while {state.records[0].name} is recorded: it would happen now and not at later calls",
+                "return the new value, and assign it outside",
+            )
         data = value._data if isinstance(value, Array) else np.asarray(value)
         if data.shape != self._data.shape:
             raise located(
@@ -104,7 +111,6 @@ class Variable(Array):
                 "make a new Variable to change the shape",
             )
         self._data = np.array(data, dtype=self._data.dtype)
-        self._reading = None
         return self
 
     def assign_add(self, delta):
@@ -114,6 +120,14 @@ class Variable(Array):
     def assign_sub(self, delta):
         """value -= delta."""
         return self.assign(self._data - (delta._data if isinstance(delta, Array) else delta))
+
+    def __deepcopy__(self, memo):
+        return Variable(self._data, self.trainable, self.name)
+
+    __copy__ = __deepcopy__
+
+    def __reduce__(self):
+        return Variable, (self.numpy(), self.trainable, self.name)
 
     def value(self) -> Array:
         """The value as an Array (read, hence watched)."""
