@@ -20,7 +20,8 @@ from .errors import CustomGradientError, located
 from .promote import asarray, cast
 from .record import apply, recording, state
 from .trace import definition, function_name, leaf_data
-from .tree import flatten, unflatten
+from .tree import flatten, map_leaves, unflatten
+from .variable import settled
 
 CUSTOM = TABLE["custom"]
 
@@ -45,6 +46,7 @@ def custom_gradient(f=None):
 
     @functools.wraps(f)
     def wrapped(*args, **kwargs):
+        args = map_leaves(settled, args)
         leaves, tree = flatten(args)
         if not any([isinstance(x, Array) and _recorded(x) for x in leaves]):
             return _pair(f, f(*args, **kwargs))[0]

@@ -70,9 +70,10 @@ class Cut:
 
     def readings(self, x) -> list:
         """What stands for a source or target on the tape: the Arrays that a Variable was read as; else itself."""
-        base = self.tape._base
-        known = base.readings.get(id(x)) if base is not None and isinstance(x, Variable) else None
-        return known[1] if known else [x]
+        if not isinstance(x, Variable):
+            return [x]
+        known = [record.readings.get(id(x), (x, []))[1] for record in self.tape._spans]
+        return [reading for readings in known for reading in readings] or [x]
 
     def _value(self, x):
         """The value of an Array in the cut record, or None."""

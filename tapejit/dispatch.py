@@ -33,7 +33,7 @@ from .promote import cast
 from .record import Replay, lanes_differ, open_records, state
 from .trace import function_name, leaf_data, trace
 from .tree import flatten, map_leaves, unflatten
-from .variable import Variable
+from .variable import Variable, settled
 
 CacheInfo = namedtuple("CacheInfo", "hits misses paths currsize maxsize")
 MAX_KEYS, MAX_PATHS = 256, 64
@@ -156,7 +156,7 @@ class Function:
                 self._hits += 1
                 return self._run(known[0], known[2], args, kwargs, args)
         if base is not None:
-            args, kwargs = map_leaves(_read, (args, kwargs))
+            args, kwargs = map_leaves(settled, (args, kwargs))
         leaves, tree = flatten((args, kwargs))
         if state.records or (base is not None and _reads(base, leaves)):
             return self._replay(args, kwargs, leaves)
@@ -322,7 +322,7 @@ class Function:
         params = program.graph.params
         data = [x if isinstance(x, Array) else leaf_data(x)[0] for x in leaves]
         inputs = [cast(x, p.dtype) for x, p in zip(data, params)]
-        inputs += [x if isinstance(x, Array) else make(x) for x in program.captures]
+        inputs += [settled(x) if isinstance(x, Array) else make(x) for x in program.captures]
         out = [x if isinstance(x, Array) else make(x) for x in walk(program.graph, Replay(), inputs)]
         if not any([isinstance(x, Array) for x in leaves]) and not any([x._record for x in out]):
             out = [x._data[()] for x in out]
@@ -404,11 +404,6 @@ def _count(root) -> int:
         total += 1
         stack.extend(path.edges.values())
     return total
-
-
-def _read(x):
-    """An argument as an active tape sees it: a Variable as the value that it is read as."""
-    return x.read() if isinstance(x, Variable) else x
 
 
 def _reads(base, objects) -> bool:

@@ -14,6 +14,7 @@ of an array that it could have read and did not capture (NumPy itself may have c
 
 from __future__ import annotations
 
+import collections
 import dis
 import functools
 import pickle
@@ -30,6 +31,7 @@ from .errors import is_internal
 _BY_VALUE = (int, float, complex, bool, str, bytes, type(None), np.generic)
 _ITEMS, _DEPTH = 512, 3  # of containers whose ndarrays are rebound
 _READ, _FAR, _OBJECTS = 4096, 8, 2000  # items and depth of a fingerprint; objects looked at to find what is read
+_SEQUENCES = (list, tuple, collections.deque, set, frozenset)
 _SKIPPED = (types.ModuleType, type, types.BuiltinFunctionType)
 _DYNAMIC = {"getattr", "vars", "attrgetter", "__dict__"}  # code that mentions one may read attributes it does not name
 _UNREAD = {"__init__", "__new__", "__repr__", "__str__", "__post_init__"}  # dunder methods that no expression calls
@@ -110,7 +112,7 @@ class Environment:
             return [] if _is_library_module(value.__name__) else self._named(value.__dict__)
         if isinstance(value, type):
             return self._class(value)
-        if isinstance(value, (list, tuple, dict)):
+        if isinstance(value, (*_SEQUENCES, dict)):
             return list(value.values() if isinstance(value, dict) else value)[:_READ]
         return [type(value), *_attributes(value, self.names)]
 
@@ -359,8 +361,8 @@ class Reader:
         if isinstance(value, (Array, types.FunctionType, *_SKIPPED)) or id(value) in self._seen:
             return id(value)
         self._seen.add(id(value))
-        if isinstance(value, (list, tuple)):
-            return self._items(value, value, depth)
+        if isinstance(value, _SEQUENCES):
+            return self._items(value, list(value), depth)
         if isinstance(value, dict):
             keys = [(k.__class__, k) if isinstance(k, _BY_VALUE) else id(k) for k in list(value)[:_READ]]
             return (tuple(keys), self._items(value, list(value.values()), depth))

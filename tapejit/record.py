@@ -50,13 +50,14 @@ def count_open(change: int) -> None:
 class Record:
     """The record of one function call, one level: parameters, nodes in order, captured outer values."""
 
-    __slots__ = ("depth", "name", "params", "nodes", "captures", "closed", "constants", "arrays")
+    __slots__ = ("depth", "name", "params", "nodes", "captures", "closed", "constants", "arrays", "readings")
 
     def __init__(self, depth, name):
         self.depth, self.name, self.closed = depth, name, False
         self.params, self.nodes = [], []
         self.captures = {}  # id of an outer object -> (the object, its parameter Value)
         self.constants = {}
+        self.readings = {}  # id of a Variable -> (the Variable, the Arrays it was read as, one per assignment between)
         self.arrays = None  # Value -> what was read as it, kept from when a tape begins inside this record
 
     def param(self, data, name=None, weak=False) -> Array:

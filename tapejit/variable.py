@@ -26,13 +26,12 @@ class UnconnectedWarning(TapejitWarning):
 class TapeRecord(Record):
     """The level-0 record of a thread's active tapes."""
 
-    __slots__ = ("reads", "readings")
+    __slots__ = ("reads",)
 
     def __init__(self):
         super().__init__(0, "a GradientTape")
         self.arrays = {}
         self.reads = {}  # Value -> (how, line): it went through float() or an ndarray
-        self.readings = {}  # id of a Variable -> (the Variable, the Arrays it was read as, one per assignment between)
 
     def lookup(self, x) -> Value:
         if isinstance(x, np.ndarray):  # may be written to between now and the gradient: take a snapshot
@@ -81,17 +80,19 @@ class Variable(Array):
         self.serial = next(self._serials)  # the order of construction
 
     def read(self) -> Array:
-        """The value now, as an Array bound to the active tapes; operations call this."""
-        base = state.base
-        if base is None:
+        """The value now, as an Array of the function that is recorded, or else of the active tapes; operations call this."""
+        record = state.records[0] if state.records else state.base
+        if record is None:
             return self
-        readings = base.readings.setdefault(id(self), (self, []))[1]
+        readings = record.readings.setdefault(id(self), (self, []))[1]
         if not readings or readings[-1]._data is not self._data:
             reading = make(self._data)
-            reading._record, reading._value = base, base.leaf(reading)
+            reading._record = record
+            reading._value = record.lookup(self) if state.records else record.leaf(reading)
             readings.append(reading)
         for tape in state.tapes:
-            if (tape._watch_accessed and self.trainable) or id(self) in tape._variables:
+            # A tape from outside the function watches what it sees when the record is replayed.
+            if record in tape._spans and ((tape._watch_accessed and self.trainable) or id(self) in tape._variables):
                 tape._add(self, readings[-1])
         return readings[-1]
 
@@ -121,7 +122,7 @@ class Variable(Array):
         """value -= delta."""
         return self.assign(self._data - (delta._data if isinstance(delta, Array) else delta))
 
-    def __deepcopy__(self, memo):
+    def __deepcopy__(self, memo=None):
         return Variable(self._data, self.trainable, self.name)
 
     __copy__ = __deepcopy__
@@ -132,3 +133,8 @@ class Variable(Array):
     def value(self) -> Array:
         """The value as an Array (read, hence watched)."""
         return self.read()
+
+
+def settled(x):
+    """A Variable as the value that it is read as; other things as they are."""
+    return x.read() if isinstance(x, Variable) else x

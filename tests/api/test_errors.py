@@ -60,6 +60,10 @@ def test_dtypes(x, what, instead):
     fails(lambda: tapejit.grad(lambda x: np.sum(x))(x), TypeError, what, instead)
 
 
+def test_an_int_that_no_dtype_holds():
+    fails(lambda: tapejit.jit(lambda n: n + 1)(2**63), OverflowError, "9223372036854775808 does not fit int64", "pass a float")
+
+
 def test_shapes_that_do_not_broadcast():
     def add(x, y):
         return x + y
@@ -94,6 +98,18 @@ def test_argnums_of_a_static_and_of_a_wrong_type():
 )
 def test_what_a_function_returns(f, what, instead):
     fails(lambda: tapejit.grad(f)(1.0), TypeError, what, instead)
+
+
+@pytest.mark.parametrize(
+    "f, what",
+    [
+        (lambda x: (x for _ in range(2)), "a result of <lambda> is a generator"),
+        (lambda x: {1, 2}, "a result of <lambda> of type set is neither an array"),
+        (lambda x: np.array(["a"]), "<lambda> returned an ndarray of dtype <U1"),
+    ],
+)
+def test_results_that_cannot_be_kept(f, what):
+    fails(lambda: tapejit.jit(f)(1.0), TypeError, what, "return arrays")
 
 
 def test_has_aux_needs_a_pair():

@@ -184,6 +184,12 @@ def test_item_far_down_a_list():
     follows(jit(lambda x: x * numbers[2500]), lambda: numbers.__setitem__(2500, 5.0), 1.0, 5.0, calls=2)
 
 
+@pytest.mark.parametrize("make, add", [(list, "append"), (set, "add"), (collections.deque, "append")])
+def test_a_collection_that_grows(make, add):
+    numbers = make([2.0, 3.0])
+    follows(jit(lambda x: x * sum(numbers)), lambda: getattr(numbers, add)(4.0), 5.0, 9.0)
+
+
 def test_a_builtin_that_is_rebound():
     choose = max
     f = jit(lambda x: choose(x, 3.0))
