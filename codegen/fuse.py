@@ -25,7 +25,7 @@ from tapejit.ir.graph import Constant, Graph
 from tapejit.ir.op import TABLE
 from tapejit.ir.types import tensor
 
-from . import affine, blas
+from . import affine, blas, unroll
 from .affine import ZERO, Split
 from .loops import Buffer, Exit
 from .lower import Best, Body, Fold, Force, Item, Put, Scan
@@ -163,6 +163,7 @@ class Plan:
     def run(self):
         self.choose()
         copies = self.bind_results()
+        self.wanted = self.small_rows(copies)
         guards = 0
         for node in self.graph.nodes:
             if node.op.kind == "guard":
@@ -179,10 +180,27 @@ class Plan:
                         buffer.writers = [len(self.steps) - 1]
                     else:
                         for item in items(node, buffer):
-                            self.place(item)
+                            self.place_unrolled(item)
         for value, buffer in copies:
             if buffer.type.size:
-                self.place(_put(value, buffer, "copy"))
+                self.place_unrolled(_put(value, buffer, "copy"))
+
+    def small_rows(self, copies):
+        """The shapes of rows that are unrolled; see unroll.py."""
+        if not any([unroll.may_meet(node) for node in self.graph.nodes]):
+            return frozenset()
+        made = []
+        for node in self.graph.nodes:
+            buffer = self.buffers.get(node.results[0]) if node.results else None
+            if buffer is None or not buffer.type.size:
+                continue
+            if node.op.kind != "contract" or blas.call(node, buffer, self.buffer_of) is None:
+                made += items(node, buffer)
+        return unroll.small_rows(made + [_put(value, buffer, "copy") for value, buffer in copies])
+
+    def place_unrolled(self, item):
+        for one in unroll.unrolled(item, self.wanted):
+            self.place(one)
 
     def overwrites(self, node, buffer):
         """A scatter into a temporary that nothing else reads happens there, without the copy."""
@@ -298,9 +316,10 @@ class Plan:
             return False
         if kernel.space and kernel.weight + body.weight > WEIGHT_LIMIT:
             return False
-        return len(kernel.reads) + len(kernel.effects) + len(body.loads) + len(body.effects) <= (
-            BUFFER_LIMIT if kernel.space else BODY_LIMIT
-        )
+        if not kernel.space:
+            return True
+        buffers = kernel.reads | {e.buffer for e in kernel.effects} | {b for b, _, _ in body.loads}
+        return len(buffers) < BUFFER_LIMIT
 
 
 def is_root(node):
@@ -332,14 +351,14 @@ def loops_over(shape):
 
 def _put(value, buffer, origin, make=False):
     space, map = loops_over(value.shape)
-    return Item(space, [(value, map)], Put(buffer, affine.linear(map, value.shape)), origin, make=make)
+    return Item(space, [[(value, map)]], Put(buffer, affine.linear(map, value.shape)), origin, make=make)
 
 
 def _window(value, buffer, shape, low, step, origin):
     """Store all of `value` into a strided window of the buffer."""
     space, map = loops_over(value.shape)
     target = tuple([affine.shift(affine.scale(e, k), a) for e, a, k in zip(map, low, step)])
-    return Item(space, [(value, map)], Put(buffer, affine.linear(target, shape)), origin)
+    return Item(space, [[(value, map)]], Put(buffer, affine.linear(target, shape)), origin)
 
 
 def _concatenated(node, buffer):
@@ -357,7 +376,7 @@ def _concatenated(node, buffer):
 def _fill(number, type, buffer, origin):
     space, map = loops_over(type.shape)
     zero = Constant(tensor(type.dtype), type.dtype.type(number).item())
-    return Item(space, [(zero, ())], Put(buffer, affine.linear(map, type.shape)), origin)
+    return Item(space, [[(zero, ())]], Put(buffer, affine.linear(map, type.shape)), origin)
 
 
 def _padded(node, buffer):
@@ -396,7 +415,7 @@ def _reduced(node, buffer):
         axes = frozenset([map[a][1][0][0] for a in attrs["axes"] if map[a][1]])
         at = affine.linear(kept, node.results[0].shape)
         effect = Fold(buffer, at, op, axes, _start(op, x.dtype)) if axes else Put(buffer, at)
-        return [Item(space, [(x, map)], effect, op.name)]
+        return [Item(space, [[(x, map)]], effect, op.name)]
     axis = attrs["axis"]
     others = [n for a, n in enumerate(x.shape) if a != axis]
     space, map = loops_over(others)
@@ -407,9 +426,9 @@ def _reduced(node, buffer):
     full = (*map[:axis], along, *map[axis:])
     space = (*space, length)
     if op.emit is None:
-        return [Item(space, [(x, full)], Best(buffer, affine.linear(map, node.results[0].shape), op, x.dtype), op.name)]
+        return [Item(space, [[(x, full)]], Best(buffer, affine.linear(map, node.results[0].shape), op, x.dtype), op.name)]
     effect = Scan(buffer, affine.linear(full, x.shape), op, _start(op, x.dtype))
-    return [Item(space, [(x, full)], effect, op.name)]
+    return [Item(space, [[(x, full)]], effect, op.name)]
 
 
 def _contracted(node, buffer):
@@ -440,7 +459,7 @@ def _contracted(node, buffer):
     total = TABLE["reduce_sum"]
     axes = frozenset([e[1][0][0] for e in inner if e[1]])
     effect = Fold(buffer, at, total, axes, _start(total, out.dtype)) if axes else Put(buffer, at)
-    return [Item(space, seeds, effect, "dot")]
+    return [Item(space, [seeds], effect, "dot")]
 
 
 def _indexed(node, buffer):
@@ -457,4 +476,4 @@ def _indexed(node, buffer):
         offset = affine.linear((ZERO, *map[index.ndim :]), x.shape)
     op = TABLE["add"] if node.op.name == "scatter_add" else None
     rows = (index, map[: index.ndim])
-    return [copy, Item(space, [(updates, map)], Put(buffer, offset, op=op), node.op.name, rows, after=True)]
+    return [copy, Item(space, [[(updates, map)]], Put(buffer, offset, op=op), node.op.name, rows, after=True)]

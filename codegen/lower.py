@@ -83,18 +83,20 @@ class Best:
 class Item:
     """One effect, the elements it needs, and the loops it runs over.
 
-    seeds: (value, map) pairs; several are multiplied (contract). index: value and map of a scatter's row index, which
-    is the run-time variable -1 of the effect's offset. make: compute the seeds though they have a buffer, which is
-    the one being made. after: what earlier items stored into the buffer comes first.
+    products: lists of (value, map) pairs, which are multiplied (contract); several products are put together by the
+    operation `combine`. index: value and map of a scatter's row index, which is the run-time variable -1 of the effect's
+    offset. make: compute the values though they have a buffer, which is the one being made. after: what earlier
+    items stored into the buffer comes first.
     """
 
     space: tuple
-    seeds: list
+    products: list
     effect: object
     origin: str
     index: tuple | None = None
     make: bool = False
     after: bool = False
+    combine: object = None
 
     @property
     def ordered(self):
@@ -114,9 +116,9 @@ class Item:
             axes = {a + (a > v) for a in effect.axes}
             effect.axes = frozenset(axes | {v + 1} if v in axes else axes)
         space = (*self.space[:v], self.space[v] // factor, factor, *self.space[v + 1 :])
-        seeds = [(value, through(map)) for value, map in self.seeds]
+        products = [[(value, through(map)) for value, map in factors] for factors in self.products]
         index = self.index and (self.index[0], through(self.index[1]))
-        return replace(self, space=space, seeds=seeds, effect=effect, index=index)
+        return replace(self, space=space, products=products, effect=effect, index=index)
 
 
 def weight(op):
@@ -153,13 +155,16 @@ class Body:
             row = self.row(self.scalar(index, map), effect.buffer.type.shape[0])
             effect = replace(effect, at=affine.substitute(effect.at, {-1: row}))
             self.indexing = True
-        values = [self.scalar(value, map, make=item.make) for value, map in item.seeds]
-        self.contracted |= len(values) > 1 and type(effect) is Fold and not self.effects
-        value = values[0] if len(values) == 1 else self.let(TABLE["mul"], values, item.seeds[0][0].dtype)
-        self.effects.append(replace(effect, value=value))
+        dtype, total = item.products[0][0][0].dtype, None
+        for factors in item.products:
+            values = [self.scalar(value, map, make=item.make) for value, map in factors]
+            term = values[0] if len(values) == 1 else self.let(TABLE["mul"], values, dtype)
+            total = term if total is None else self.let(item.combine, [total, term], dtype)
+        self.contracted |= len(item.products[0]) > 1 and type(effect) is Fold and not self.effects
+        self.effects.append(replace(effect, value=total))
         self.origins.append(item.origin)
         if type(effect) is Put and item.index is None:
-            self.stored[effect.buffer, effect.at] = value
+            self.stored[effect.buffer, effect.at] = total
 
     def scalar(self, value, map, mask=(), make=False):
         """The name (or Constant) of this element of `value`; its statements are appended where they are missing."""
