@@ -6,15 +6,18 @@ each operand is seen through reshapes, transposes and slices as a strided view o
 it), free axes that are jointly strided become one, others are looped over like batch axes. A view whose rows or
 columns have unit stride is passed with a transposition flag and a leading dimension: nothing is copied.
 
-Fortran sees the transposed row-major problem, C' = B' A'. The routines' addresses come from the capsules of
-scipy.linalg.cython_blas, imported (150 ms) when the first program needs one.
+Fortran sees the transposed row-major problem, C' = B' A'. The routines are those of the OpenBLAS in NumPy's wheels, which is
+in the process already (64-bit integers); where NumPy was built otherwise, those of scipy.linalg.cython_blas (32-bit
+integers), whose import takes 150 ms.
 """
 
 from __future__ import annotations
 
 import ctypes
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 from tapejit.ir.types import F64
 
@@ -154,7 +157,7 @@ ARGUMENTS = {"gemm": 13, "gemv": 11}
 
 
 def symbol(step) -> str:
-    return f"tapejit.blas.{'d' if step.dtype == F64 else 's'}{step.routine}"
+    return f"tapejit.{provider().integer}.{'d' if step.dtype == F64 else 's'}{step.routine}"
 
 
 def declaration(step) -> str:
@@ -190,34 +193,65 @@ def function(step) -> str:
         slots.append(f"  {name} = alloca {type}\n  store {type} {value}, ptr {name}")
         return name
 
-    o = step.options
+    o, integer = step.options, provider().integer
     one, zero = ref(type, "1.0"), ref(type, "0.0")
     if step.routine == "gemm":
-        args = [ref("i8", ord(o["transb"])), ref("i8", ord(o["transa"])), ref("i32", o["n"]), ref("i32", o["m"]),
-                ref("i32", o["k"]), one, where[1], ref("i32", o["ldb"]), where[0], ref("i32", o["lda"]), zero,
-                where[2], ref("i32", o["ldc"])]  # fmt: skip
+        args = [ref("i8", ord(o["transb"])), ref("i8", ord(o["transa"])), ref(integer, o["n"]), ref(integer, o["m"]),
+                ref(integer, o["k"]), one, where[1], ref(integer, o["ldb"]), where[0], ref(integer, o["lda"]), zero,
+                where[2], ref(integer, o["ldc"])]  # fmt: skip
     else:
         rows = o["m"] * o["n"]
         shape = (rows, o["k"]) if o["trans"] == "N" else (o["k"], rows)
-        args = [ref("i8", ord(o["trans"])), ref("i32", shape[0]), ref("i32", shape[1]), one, where[o["matrix"]],
-                ref("i32", o["lda"]), where[1 - o["matrix"]], ref("i32", o["incx"]), zero, where[2],
-                ref("i32", o["incy"])]  # fmt: skip
+        args = [ref("i8", ord(o["trans"])), ref(integer, shape[0]), ref(integer, shape[1]), one, where[o["matrix"]],
+                ref(integer, o["lda"]), where[1 - o["matrix"]], ref(integer, o["incx"]), zero, where[2],
+                ref(integer, o["incy"])]  # fmt: skip
     lines.append(f"  call void @{symbol(step)}({', '.join([f'ptr {a}' for a in args])})")
     for block in reversed(closing):
         lines += block
     return "\n".join(["(ptr %a, ptr %b, ptr %c) nounwind noinline {", *slots, *lines, "  ret void", "}\n"])
 
 
-def address(name) -> int:
-    """The address of the routine with this symbol."""
+# ---- where the routines are ----------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Provider:
+    """Routines in Fortran's calling convention: the LLVM type of their integers, and `find(name) -> address`."""
+
+    integer: str
+    find: Callable[[str], int]
+
+
+@lru_cache(maxsize=1)
+def provider() -> Provider:
+    return numpy_provider() or scipy_provider()
+
+
+def numpy_provider() -> Provider | None:
+    """The OpenBLAS that NumPy's wheels bring along, found through NumPy's own extension module."""
+    import numpy._core._multiarray_umath as umath
+
+    library = ctypes.CDLL(umath.__file__)
+    if not all([hasattr(library, f"scipy_{kind}{name}_64_") for kind in "sd" for name in ARGUMENTS]):
+        return None
+    return Provider("i64", lambda name: ctypes.cast(getattr(library, f"scipy_{name}_64_"), ctypes.c_void_p).value)
+
+
+def scipy_provider() -> Provider:
     from scipy.linalg import cython_blas
 
-    capsule = cython_blas.__pyx_capi__[name.rpartition(".")[2]]
-    get_name = ctypes.pythonapi.PyCapsule_GetName
-    get_name.restype, get_name.argtypes = ctypes.c_char_p, [ctypes.py_object]
-    get_pointer = ctypes.pythonapi.PyCapsule_GetPointer
-    get_pointer.restype, get_pointer.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
-    return get_pointer(capsule, get_name(capsule))
+    def find(name):
+        capsule = cython_blas.__pyx_capi__[name]
+        get_name = ctypes.pythonapi.PyCapsule_GetName
+        get_name.restype, get_name.argtypes = ctypes.c_char_p, [ctypes.py_object]
+        get_pointer = ctypes.pythonapi.PyCapsule_GetPointer
+        get_pointer.restype, get_pointer.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
+        return get_pointer(capsule, get_name(capsule))
+
+    return Provider("i32", find)
+
+
+def address(symbol) -> int:
+    """The address of the routine with this symbol."""
+    return provider().find(symbol.rpartition(".")[2])
 
 
 def operations(step) -> int:

@@ -5,11 +5,31 @@ import itertools
 import numpy as np
 import pytest
 
-from tapejit.codegen import compile_graph
+from tapejit.codegen import blas, compile_graph
+from tapejit.codegen.compile import clear
 from tapejit.ir import ops  # noqa: F401  fills the table
 from tapejit.ir.build import Builder
 from tapejit.ir.evaluate import evaluate
 from tapejit.ir.types import F32, F64, I64, tensor
+
+
+@pytest.fixture(autouse=True, params=["numpy", "scipy"])
+def provider(request, monkeypatch):
+    """Every test with the routines of either library."""
+    found = getattr(blas, f"{request.param}_provider")()
+    if found is None:
+        pytest.skip("this NumPy was not built with its own OpenBLAS")
+    clear()
+    monkeypatch.setattr(blas, "provider", lambda: found)
+    yield found
+    clear()
+
+
+def test_the_routines_take_integers_of_their_own_width(provider):
+    b = Builder("f")
+    x, y = b.param(tensor(F64, (30, 40))), b.param(tensor(F64, (40, 50)))
+    text = compare(b.finish([b.dot(x, y, contract=((1,), (0,)), batch=((), ()))]), 1).llvm_text
+    assert f"tapejit.{provider.integer}.dgemm" in text and f"store {provider.integer} 30" in text
 
 
 def compare(graph, calls=None):
