@@ -28,6 +28,8 @@ from .lower import MOVE, Force
 
 SMALL_PRODUCT = 4096  # m*n*k up to which generated loops beat the call (measured)
 SMALL_MATRIX = 65536  # elements of the matrix up to which a generated matrix-vector product does
+HUGE_MATRIX = 1 << 24  # bytes from which on it does again: it reads the matrix in one stream, which tile.py can share
+LONG_ROW = 64  # elements of a row in memory, for that
 SEEN_THROUGH = ("reshape", "transpose", "slice")
 
 
@@ -126,6 +128,10 @@ def _routine(node, batch, m, n, k, buffers, start):
         if options["m"] * options["n"] * options["k"] <= SMALL_MATRIX:
             return None
         matrix, rows = (0, m) if n.length == 1 else (1, n)
+        elements = rows.length * k.length
+        row = k.length if k.strides[matrix] == 1 else rows.length
+        if elements * node.operands[0].dtype.itemsize >= HUGE_MATRIX and LONG_ROW <= row <= elements // LONG_ROW:
+            return None
         ld = _layout(rows.strides[matrix], k.strides[matrix], rows.length, k.length)
         if ld is None or not k.strides[1 - matrix]:
             return None

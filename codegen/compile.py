@@ -79,9 +79,9 @@ def _compile(graph, digest) -> Recipe:
     from . import blas, emit, engine, memory
     from .entry import Stats, wrapper
     from .fuse import fuse
-    from .loops import Call, Exit, Kernel
+    from .loops import Call, Exit, Fill, kernels_of
     from .lower import Body
-    from .schedule import schedule
+    from .tile import scheduled, tiled
 
     marks = [time.perf_counter()]
     steps, outputs = fuse(graph)
@@ -92,9 +92,8 @@ def _compile(graph, digest) -> Recipe:
         else:
             for buffer in step.buffers[:2] if type(step) is Call else [step.buffer]:
                 buffer.loads += 1
-    steps = [schedule(s) if type(s) is Body else s for s in steps]
-    steps = [s for s in steps if s is not None]
-    arena = memory.plan([[s.buffer] if type(s) is Exit else s.buffers for s in steps])
+    steps = [s for s in map(scheduled, tiled(steps)) if s is not None]
+    arena = memory.plan([[s.buffer] if type(s) in (Exit, Fill) else s.buffers for s in steps])
     marks.append(time.perf_counter())
 
     module = emit.ModuleEmitter(engine.attributes()).module(steps, digest)
@@ -102,7 +101,7 @@ def _compile(graph, digest) -> Recipe:
     marks.append(time.perf_counter())
 
     imports = {symbol: blas.address(symbol) for symbol in module.externals}
-    kernels = [s for s in steps if type(s) is Kernel]
+    kernels = kernels_of(steps)
     straight_line = sum([len(k.body) for k in kernels]) > STRAIGHT_LINE
     image = engine.Image(text, straight_line)
 

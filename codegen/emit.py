@@ -26,6 +26,7 @@ from .loops import (
     Arg,
     Bind,
     Call,
+    Fill,
     For,
     Index,
     Inside,
@@ -35,6 +36,7 @@ from .loops import (
     Read,
     Register,
     Store,
+    Tiles,
 )  # fmt: skip
 from .scalars import MEMORY, TYPES, Emitter, Scalar, called_function, literal, power_function
 
@@ -123,21 +125,23 @@ class KernelEmitter(Emitter):
 
     def open(self, loop):
         label = self.fresh_label("loop")
-        name = f"%{label}.i"
+        name, first, last = f"%{label}.i", "0", str(loop.extent)
+        if loop.row:
+            first, last = [self.new(f"mul nsw i64 {at}, {loop.row}", I64).text for at in ("%begin", "%end")]
         self.line(f"  br label %{label}")
         before = self.label
         self.block(label)
-        self.line(f"  {name} = phi i64 [ 0, %{before} ], [ {name}.next, %{label}.end ]")
+        self.line(f"  {name} = phi i64 [ {first}, %{before} ], [ {name}.next, %{label}.end ]")
         self.variables[loop.axis] = name
         self.offsets.append({})
-        return loop, label, name
+        return label, name, last
 
-    def close(self, loop, label, name):
+    def close(self, label, name, last):
         self.offsets.pop()
         self.line(f"  br label %{label}.end")
         self.block(f"{label}.end")
         self.line(f"  {name}.next = add nuw nsw i64 {name}, 1")
-        self.line(f"  {name}.done = icmp eq i64 {name}.next, {loop.extent}")
+        self.line(f"  {name}.done = icmp eq i64 {name}.next, {last}")
         self.line(f"  br i1 {name}.done, label %{label}.out, label %{label}")
         self.block(f"{label}.out")
 
@@ -234,10 +238,11 @@ class ModuleEmitter:
         self.attributes = attributes  # of every kernel: the preferred vector width
         self.functions, self.declares, self.math, self.powers = {}, set(), set(), set()
         self.externals = set()
+        self.loops = 0
 
-    def kernel(self, kernel):
-        """(symbol, whether it takes the base pointers) of a kernel's function."""
-        wide = len(kernel.buffers) > PARAMETER_LIMIT
+    def kernel(self, kernel, tiled=False):
+        """(symbol, whether it takes the base pointers) of a kernel's function; tiled: it takes (begin, end) of the rows too."""
+        wide = len(kernel.buffers) > PARAMETER_LIMIT and not tiled
         pointers = {b: f"%b{i}" for i, b in enumerate(kernel.buffers)}
         e = KernelEmitter(pointers)
         e.inline = any([type(s) is For for s in kernel.body])
@@ -248,6 +253,8 @@ class ModuleEmitter:
         else:
             parameters = ", ".join([f"ptr noalias align {alignment(b)} %b{i}" for i, b in enumerate(kernel.buffers)])
             head = []
+        if tiled:
+            parameters += ", i64 %begin, i64 %end"
         text = "\n".join([f"({parameters}) {self.attributes} {{", "entry:", *head, *e.slots, *e.lines, "  ret void", "}\n"])
         name = self.function("kernel", text)
         self.declares |= e.declares
@@ -267,6 +274,10 @@ class ModuleEmitter:
                 else:
                     args = [pointer(lines, pointers, b) for b in step.buffers]
                     lines.append(f"  call void @{name}({', '.join([f'ptr {a}' for a in args])})")
+            elif isinstance(step, Tiles):
+                self.tiles(step, lines, pointers)
+            elif isinstance(step, Fill):
+                self.fill(step, lines, pointers)
             elif isinstance(step, Call):
                 self.library_call(step, lines, pointers)
             else:
@@ -298,6 +309,36 @@ class ModuleEmitter:
             f"leave{k}:", f"  store i64 {wide}, ptr %observed", f"  ret i64 {k + 1}", f"on{k}:",
         ]  # fmt: skip
 
+    def tiles(self, step, lines, pointers):
+        """A loop over tiles; the base of a window is where row 0 would be."""
+        args = {b: pointer(lines, pointers, b) for b in step.buffers}
+        label = f"tiles{self.loops}"
+        self.loops += 1
+        begin, end = f"%{label}.begin", f"%{label}.end"
+        before = lines_label(lines)
+        lines += [
+            f"  br label %{label}", f"{label}:", f"  {begin} = phi i64 [ 0, %{before} ], [ {end}, %{label} ]",
+            f"  {end}.full = add nsw i64 {begin}, {step.rows}",
+            f"  {end} = call i64 @llvm.smin.i64(i64 {end}.full, i64 {step.extent})",
+        ]  # fmt: skip
+        self.declares.add("declare i64 @llvm.smin.i64(i64, i64)")
+        for i, (buffer, row) in enumerate(step.windows.items()):
+            base = f"%{label}.w{i}"
+            lines += [f"  {base}.o = mul nsw i64 {begin}, -{row}",
+                      f"  {base} = getelementptr i8, ptr {args[buffer]}, i64 {base}.o"]  # fmt: skip
+            args[buffer] = base
+        for kernel in step.kernels:
+            name, _ = self.kernel(kernel, tiled=True)
+            pointers = ", ".join([f"ptr {args[b]}" for b in kernel.buffers])
+            lines.append(f"  call void @{name}({pointers}, i64 {begin}, i64 {end})")
+        lines += [f"  {end}.last = icmp eq i64 {end}, {step.extent}", f"  br i1 {end}.last, label %{label}.out, label %{label}",
+                  f"{label}.out:"]  # fmt: skip
+
+    def fill(self, step, lines, pointers):
+        type, at = MEMORY[step.buffer.type.dtype], pointer(lines, pointers, step.buffer)
+        name, start = self.function("fill", FILL.format(type=type)), literal(step.start.data, step.start.dtype)
+        lines.append(f"  call void @{name}(ptr {at}, i64 {step.buffer.type.size}, {type} {start})")
+
     def library_call(self, step, lines, pointers):
         args = [pointer(lines, pointers, b) for b in step.buffers]
         text = blas.function(step)
@@ -311,6 +352,27 @@ class ModuleEmitter:
         name = f"{kind}.{hashlib.blake2b(text.encode(), digest_size=6).hexdigest()}"
         self.functions[name] = f"define internal void @{name}{text}"
         return name
+
+
+def lines_label(lines):
+    """The block that the next instruction of the entry belongs to."""
+    return next(line[:-1] for line in reversed(lines) if line.endswith(":"))
+
+
+FILL = """(ptr noalias %b, i64 %n, {type} %start) nounwind noinline {{
+entry:
+  br label %loop
+loop:
+  %i = phi i64 [ 0, %entry ], [ %next, %loop ]
+  %at = getelementptr inbounds {type}, ptr %b, i64 %i
+  store {type} %start, ptr %at
+  %next = add nuw nsw i64 %i, 1
+  %done = icmp eq i64 %next, %n
+  br i1 %done, label %out, label %loop
+out:
+  ret void
+}}
+"""
 
 
 def alignment(buffer):

@@ -17,12 +17,12 @@ from . import affine
 
 
 class Buffer:
-    """A contiguous piece of memory. place: ("input", i), ("output", i) or ("arena", byte offset)."""
+    """A contiguous piece of memory. place: ("input", i), ("output", i) or ("arena", byte offset). room: its bytes."""
 
-    __slots__ = ("name", "type", "place", "loads", "writers")
+    __slots__ = ("name", "type", "place", "loads", "writers", "room")
 
     def __init__(self, name, type, place=None):
-        self.name, self.type, self.place = name, type, place
+        self.name, self.type, self.place, self.room = name, type, place, type.nbytes
         self.loads = 0
         self.writers = []
 
@@ -118,9 +118,12 @@ class Store:
 
 @dataclass(slots=True)
 class For:
+    """A loop; with `row` it runs over that many steps for each row of the tile (tile.py), else from 0 to the extent."""
+
     axis: int
     extent: int
     body: list
+    row: int = 0
 
 
 @dataclass(slots=True)
@@ -146,6 +149,28 @@ class Call:
     start: tuple  # offsets into left and right
     batch: tuple
     origin: str
+
+
+@dataclass(slots=True)
+class Fill:
+    """Every element of the buffer becomes the Constant `start`."""
+
+    buffer: Buffer
+    start: object
+
+
+@dataclass(slots=True)
+class Tiles:
+    """Kernels run over `rows` rows at a time of `extent`. windows: buffer -> bytes of a row, for those kept for a tile only."""
+
+    kernels: list
+    extent: int
+    rows: int
+    windows: dict
+
+    @property
+    def buffers(self):
+        return list(dict.fromkeys([b for k in self.kernels for b in k.buffers]))
 
 
 @dataclass(slots=True)
@@ -211,25 +236,35 @@ def show_statement(s) -> str:
         case Store():
             return f"{s.buffer.name}[{_at(s.at)}] = {_operand(s.value)}"
         case For():
-            return f"for {loop_name(s.axis)} in {s.extent}:"
+            return f"for {loop_name(s.axis)} in {s.extent}{f' by tile, {s.row} a row' if s.row else ''}:"
         case Call():
             options = " ".join(f"{k}={v}" for k, v in s.options.items())
             left, right, out = s.buffers
             times = "".join([f" x{g.length}" for g in s.batch])
             return f"call {s.routine}({left.name}, {right.name}) -> {out.name} {options}{times}    # {s.origin}"
+        case Fill():
+            return f"fill({s.buffer.name}) {_operand(s.start)}"
         case Exit():
             return f"exit {s.index} unless {s.buffer.name}[0] == {s.seen!r}"
     raise TypeError(f"no text for {s!r}")
 
 
+def kernels_of(steps) -> list:
+    return [k for s in steps for k in ([s] if isinstance(s, Kernel) else s.kernels if isinstance(s, Tiles) else [])]
+
+
 def show(steps) -> str:
     """All kernels once, then the program that calls them."""
-    kernels = {s.name: s for s in steps if isinstance(s, Kernel)}
+    kernels = {k.name: k for k in kernels_of(steps)}
     out = [show_kernel(k) for k in kernels.values()]
     program = []
     for step in steps:
-        if isinstance(step, Kernel):
-            program.append(f"  {step.name}({', '.join(b.name for b in step.buffers)})")
-        else:
+        if isinstance(step, Tiles):
+            windows = "".join([f"; {b.name}: a tile" for b in step.windows])
+            program.append(f"  tiles of {step.rows} rows of {step.extent}{windows}")
+        inside = "  " * isinstance(step, Tiles)
+        for kernel in kernels_of([step]):
+            program.append(f"  {inside}{kernel.name}({', '.join(b.name for b in kernel.buffers)})")
+        if not isinstance(step, Kernel | Tiles):
             program.append("  " + show_statement(step))
     return "\n\n".join([*out, "\n".join(["program", *program])]) + "\n"

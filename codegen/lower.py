@@ -47,7 +47,7 @@ class Put:
 
 @dataclass(slots=True)
 class Fold:
-    """Reduce `value` over the loops `axes` into buffer[at]."""
+    """Reduce `value` over the loops `axes` into buffer[at]; `resume`: go on from what is there."""
 
     buffer: Buffer
     at: tuple
@@ -55,6 +55,7 @@ class Fold:
     axes: frozenset
     start: object
     value: object = None
+    resume: bool = False
 
 
 @dataclass(slots=True)

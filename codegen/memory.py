@@ -42,7 +42,7 @@ def plan(touched: list[list]) -> int:
 
 def room(buffer):
     """Bytes kept for a buffer: small ones a power of two, so that they stay aligned to it; others whole lines."""
-    n = max(buffer.type.nbytes, 8)
+    n = max(buffer.room, 8)
     return 1 << (n - 1).bit_length() if n < LINE else -(-n // LINE) * LINE
 
 

@@ -23,15 +23,17 @@ from .lower import Best, Fold, Put, Scan
 STORE_WEIGHT = 2
 
 
-def schedule(body) -> Kernel | None:
-    """The kernel of a body, or None if nothing it stores is wanted."""
+def schedule(body, rows=None) -> Kernel | None:
+    """The kernel of a body, or None if nothing it stores is wanted. rows: the loop that runs over the rows of a tile."""
     live = [(e, origin) for e, origin in zip(body.effects, body.origins) if not is_dead(e)]
     if not live:
         return None
     effects = [e for e, _ in live]
     order = loop_order(body, effects)
-    statements, effects, order, extents = merge_loops(body, body.statements, effects, order)
+    statements, effects, order, extents, rows = merge_loops(body, body.statements, effects, order, rows)
     nested = Nest(order, extents, body.name)
+    if rows is not None:
+        nested.rows = rows
     for statement in statements:
         nested.put(statement)
     for effect in effects:
@@ -89,27 +91,34 @@ def expressions(statement):
     return ()
 
 
-def merge_loops(body, statements, effects, order):
-    """Neighbouring loops (a, b) through which every expression runs as through one loop become one."""
+def merge_loops(body, statements, effects, order, rows=None):
+    """Neighbouring loops (a, b) through which every expression runs as through one loop become one.
+
+    The last answer is (loop over the rows of a tile, its steps per row), if `rows` is such a loop.
+    """
     extents = list(body.space)
     if len(order) < 2:
-        return statements, effects, order, extents
+        return statements, effects, order, extents, rows if rows is None else (rows, 1)
     every = {e for s in statements for e in expressions(s)} | {e.at for e in effects}
     folds = [e.axes for e in effects if type(e) is Fold]
     last = len(body.space) - 1 if body.running else None
     gone, kept = set(), [order[0]]
+    tall = 1 if rows is None else extents[rows]
     for a, b in zip(order, order[1:]):
         if (
             b != last
+            and b != rows
             and all([affine.coefficient(e, a) == body.space[b] * affine.coefficient(e, b) for e in every])
             and all([(a in axes) == (b in axes) for axes in folds])
         ):
             gone.add(a)
             extents[b] *= extents[a]
             kept.pop()
+            rows = b if rows == a else rows
         kept.append(b)
+    steps = rows if rows is None else (rows, extents[rows] // tall)
     if kept == list(range(len(order))):
-        return statements, effects, order, extents
+        return statements, effects, order, extents, steps
     number = {v: d for d, v in enumerate(kept)}  # loops are numbered from the outermost
 
     def drop(e):
@@ -127,7 +136,8 @@ def merge_loops(body, statements, effects, order):
     for e in effects:
         if type(e) is Fold:
             e.axes = frozenset([number[v] for v in e.axes if v not in gone])
-    return [rewrite(s) for s in statements], effects, list(range(len(kept))), [extents[v] for v in kept]
+    steps = steps and (number[steps[0]], steps[1])
+    return [rewrite(s) for s in statements], effects, list(range(len(kept))), [extents[v] for v in kept], steps
 
 
 # ---- the nest ----------------------------------------------------------------------------------------------------------
@@ -141,13 +151,17 @@ class Nest:
         self.after = [[] for _ in range(len(order) + 1)]
         self.depth = {}  # of names and run-time index variables
         self.registers = 0
+        self.rows = (None, 0)  # the loop over the rows of a tile, and its steps per row
 
     def block(self):
         body = self.before[-1]
         for d in range(len(self.order) - 1, -1, -1):
             v = self.order[d]
-            body = [*self.before[d], For(v, self.extents[v], body), *self.after[d]]
+            body = [*self.before[d], self.loop(v, body), *self.after[d]]
         return body
+
+    def loop(self, v, body):
+        return For(v, self.extents[v], body, self.rows[1] if v == self.rows[0] else 0)
 
     def of_expression(self, e):
         depth = 0
@@ -190,17 +204,21 @@ class Nest:
             inside -= 1
         innermost = len(self.order) - inside
         whole = innermost == len(e.axes)
-        if not whole:
+        if not whole and not e.resume:
             first = min([self.level[a] for a in e.axes]) - 1
             fill = [Store(e.buffer, e.at, e.start)]
             for v in reversed(self.order[first:]):
                 if v not in e.axes:
-                    fill = [For(v, self.extents[v], fill)]
+                    fill = [self.loop(v, fill)]
             self.before[first].extend(fill)
         if not innermost:
             self.before[-1].append(Accumulate((e.buffer, e.at), e.op, e.value, dtype, True))
             return
-        register = self.register(inside, dtype, e.start)
+        start = e.start
+        if whole and e.resume:
+            start = self.fresh()
+            self.before[inside].append(Load(start, dtype, e.buffer, e.at))
+        register = self.register(inside, dtype, start)
         self.before[-1].append(Accumulate(register, e.op, e.value, dtype, True))
         name = self.fresh()
         self.after[inside].append(Read(name, register, dtype))

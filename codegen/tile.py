@@ -1,0 +1,220 @@
+"""Kernels over the same rows run tile by tile: what one writes the next reads from a near cache.
+
+In: the steps of a program (fuse.py), bodies not yet scheduled. Out: steps in which runs of bodies are gathered into
+`Group`s. A group runs as
+
+    for rows in tiles of R:  kernel_1(rows); kernel_2(rows); ...
+
+where every kernel keeps its own loops, over its rows only. A softmax, a norm, the responsibilities of a mixture, a
+loss over a data matrix that is read by the prediction and again by its gradient pass through memory once.
+
+Legal if each buffer that one body of the group writes and another touches is touched *by rows*: in every access the row
+variable has the same coefficient s > 0 and all other terms stay within [0, s). Then iteration r of a body meets nothing but
+iteration r of the others. Folds over the rows themselves go on from tile to tile (`Fold.resume`): their buffers are
+filled with the start value before the group, and nothing in the group may read them.
+
+Worth it if the bodies share more by rows than the near caches hold. A buffer that no other step touches needs no more room
+than a tile: it shrinks to a window, whose base moves with the tile. R follows from the bytes of a row.
+
+Which axis of a body runs over the rows is not written anywhere: each group carries the hypotheses that are still
+possible, one axis per body, and a body joins if at least one survives.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from . import affine
+from .loops import Call, Exit, Fill, Tiles
+from .lower import Best, Body, Fold, Put, Scan
+from .schedule import is_dead, schedule
+
+SHARED_BYTES = 1 << 20  # bytes met again by rows from which on tiles pay: what does not fit the nearer caches
+TILE_BYTES = 1 << 17  # of one tile over all buffers touched by rows
+LEAST_ROWS = 32
+OPEN_GROUPS = 4  # groups that may still grow
+HYPOTHESES = 8
+MOST_BODIES = 60
+
+
+@dataclass(eq=False)
+class Group:
+    """bodies, and for each hypothesis (rows, axis of each body). windows: buffers shrunk to a tile: bytes of a row."""
+
+    bodies: list
+    hypotheses: list
+    since: tuple = field(default_factory=lambda: (set(), set()))  # buffers (touched, written) by later steps outside
+    windows: dict = field(default_factory=dict)
+    rows: int = 0  # of a tile
+
+    @property
+    def extent(self):
+        return self.hypotheses[0][0]
+
+    @property
+    def axes(self):
+        return self.hypotheses[0][1]
+
+
+def tiled(steps) -> list:
+    """The steps with groups; a body stands where its group's first one stood."""
+    out, open_groups = [], []
+    for step in steps:
+        if type(step) is not Body:
+            for group in open_groups:
+                group.since[0].update(outside(step))
+                group.since[1].update(outside(step) if type(step) is Call else ())
+            out.append(step)
+            continue
+        joined = next((g for g in reversed(open_groups) if joins(g, step)), None)
+        reads, writes = touched_by(step)
+        for group in open_groups:
+            if group is not joined:
+                group.since[0].update(reads)
+                group.since[1].update(writes)
+        if joined is None:
+            axes = row_axes(step)
+            joined = Group([step], [(step.space[a], [a]) for a in axes])
+            out.append(joined)
+            if axes:
+                open_groups = [*open_groups[1 - OPEN_GROUPS :], joined]
+    users = users_of(steps)
+    return [one for step in out for one in (finish(step, users) if type(step) is Group else [step])]
+
+
+def scheduled(step):
+    """The step as loops: the kernel of a body, the kernels of a group; None where nothing it stores is wanted."""
+    if type(step) is Body:
+        return schedule(step)
+    if type(step) is not Group:
+        return step
+    kernels = [schedule(body, axis) for body, axis in zip(step.bodies, step.axes)]
+    return Tiles([k for k in kernels if k is not None], step.extent, step.rows, step.windows)
+
+
+# ---- legality ----------------------------------------------------------------------------------------------------------
+def effects_of(body):
+    return [e for e in body.effects if not is_dead(e)]
+
+
+def accesses(body):
+    """(buffer, offset) of every load and live effect."""
+    return [(b, at) for b, at, _ in body.loads] + [(e.buffer, e.at) for e in effects_of(body)]
+
+
+def touched_by(body):
+    return {b for b, _, _ in body.loads}, {e.buffer for e in effects_of(body)}
+
+
+def row_axes(body):
+    """Loops that may be cut into tiles."""
+    if body.indexing or body.ordered and any([type(e) is Put for e in body.effects]):
+        return []
+    running = any([type(e) in (Scan, Best) for e in body.effects])
+    return list(range(len(body.space) - running))
+
+
+def stride(body, axis, at):
+    """The coefficient of the rows if the access is by rows, else 0."""
+    s = affine.coefficient(at, axis)
+    if s <= 0:
+        return 0
+    rest = tuple([t for t in at[1] if t[0] != axis])
+    low, high = affine.bounds((0, rest), body.extent)
+    return s if at[0] + low >= 0 and at[0] + high < s else 0
+
+
+def strides(body, axis):
+    """Per buffer: the stride of its rows, or 0 if an access is not by rows or they differ."""
+    out = {}
+    for buffer, at in accesses(body):
+        s = stride(body, axis, at)
+        out[buffer] = s if out.get(buffer, s) == s else 0
+    return out
+
+
+def joins(group, body):
+    """Add the body to the group if it may run there; says whether."""
+    reads, writes = touched_by(body)
+    outside_reads, outside_writes = group.since
+    if reads & outside_writes or writes & (outside_reads | outside_writes):
+        return False
+    axes = row_axes(body)
+    survivors = []
+    for extent, chosen in group.hypotheses:
+        known = [strides(b, a) for b, a in zip(group.bodies, chosen)]
+        for a in axes:
+            if body.space[a] == extent and compatible(group, known, body, strides(body, a)):
+                survivors.append((extent, [*chosen, a]))
+    if not survivors or len(group.bodies) >= MOST_BODIES:
+        return False
+    group.hypotheses = survivors[:HYPOTHESES]
+    group.bodies.append(body)
+    return True
+
+
+def compatible(group, known, body, mine):
+    """Whether the body meets each earlier one by rows wherever either writes, and shares something by rows."""
+    _, my_writes = touched_by(body)
+    shared = False
+    for other, theirs in zip(group.bodies, known):
+        _, their_writes = touched_by(other)
+        for buffer in mine.keys() & theirs.keys():
+            same = mine[buffer] == theirs[buffer] != 0
+            if not same and buffer in my_writes | their_writes:
+                return False
+            shared |= same
+    return shared
+
+
+# ---- finishing ---------------------------------------------------------------------------------------------------------
+def finish(group, users):
+    """The steps that run the group: the fills it needs, then itself; or its bodies if tiles do not pay or may not be."""
+    if len(group.bodies) == 1:
+        return group.bodies
+    stride_of, count = {}, {}
+    for body, axis in zip(group.bodies, group.axes):
+        for buffer, s in strides(body, axis).items():
+            stride_of[buffer] = s if stride_of.get(buffer, s) == s else 0
+            count[buffer] = count.get(buffer, 0) + 1
+    by_rows = {b: s * b.type.dtype.itemsize for b, s in stride_of.items() if s}
+    if sum([b.type.nbytes for b in by_rows if count[b] > 1]) < SHARED_BYTES:
+        return group.bodies
+    mine = {id(body) for body in group.bodies}
+    carried = [
+        e for body, axis in zip(group.bodies, group.axes) for e in effects_of(body) if type(e) is Fold and axis in e.axes
+    ]  # fmt: skip
+    if any([{id(body) for body in writers(users[e.buffer], e.buffer)} - mine for e in carried]):
+        return group.bodies
+    for e in carried:
+        e.resume = True
+    group.rows = rows_of_a_tile(group.extent, sum(by_rows.values()))
+    for buffer, bytes in by_rows.items():
+        if buffer.place[0] == "arena" and {id(step) for step in users[buffer]} <= mine:
+            group.windows[buffer] = bytes
+            buffer.room = group.rows * bytes
+    return [*[Fill(e.buffer, e.start) for e in {e.buffer: e for e in carried}.values()], group]
+
+
+def writers(steps, buffer):
+    return [s for s in steps if type(s) is not Body or any([e.buffer is buffer for e in s.effects])]
+
+
+def users_of(steps):
+    """Per buffer the steps that touch it."""
+    out = {}
+    for step in steps:
+        for buffer in set.union(*touched_by(step)) if type(step) is Body else outside(step):
+            out.setdefault(buffer, []).append(step)
+    return out
+
+
+def outside(step):
+    """Buffers of a step that is no body."""
+    return {step.buffer} if type(step) is Exit else set(step.buffers)
+
+
+def rows_of_a_tile(extent, row_bytes):
+    rows = max(TILE_BYTES // row_bytes, LEAST_ROWS)
+    rows -= rows % (64 if rows >= 64 else 8)  # whole vectors
+    return min(rows, extent)
