@@ -127,6 +127,7 @@ class Plan:
         self.used = uses
         for i, p in enumerate(self.graph.params):
             self.buffers[p] = Buffer(f"in{i}", p.type, ("input", i))
+        self.sizes = {}
         weight = {}  # value -> (cost, size, values read) of what is recomputed where it is inlined
         nothing = (0, 0, frozenset())
         for node in self.graph.nodes:
@@ -153,6 +154,7 @@ class Plan:
                 )
             if root:
                 self.buffers[value] = Buffer(f"t{len(self.buffers)}", value.type, ("arena", None))
+                self.sizes[value] = size
             else:
                 weight[value] = (cost, size, reads)
 
@@ -195,8 +197,8 @@ class Plan:
             if buffer is None or not buffer.type.size:
                 continue
             if node.op.kind != "contract" or blas.call(node, buffer, self.buffer_of) is None:
-                made += items(node, buffer)
-        return unroll.small_rows(made + [_put(value, buffer, "copy") for value, buffer in copies])
+                made += [(item, self.sizes.get(node.results[0], 1)) for item in items(node, buffer)]
+        return unroll.small_rows(made + [(_put(value, buffer, "copy"), 1) for value, buffer in copies])
 
     def place_unrolled(self, item):
         for one in unroll.unrolled(item, self.wanted):

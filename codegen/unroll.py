@@ -7,7 +7,7 @@ bodies, a network of a few neurons become one loop over the rows, vectorized alo
 
 That pays where rows are long and values of one row meet, in a reduction or a product over a small axis; flat elementwise
 work is better off with its loops merged (schedule.py). So the graph is looked at first: `small_rows` answers which
-shapes of the remaining loops are worth it, and how much code it makes decides whether at all.
+shapes of the remaining loops are worth it; much code, and functions above all, would compile for too long.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ SMALL_AXIS = 16  # elements: a loop that may be unrolled
 SMALL_ROW = 32  # elements of a row over all small loops; for matrix products
 SMALL_PRODUCT = 256
 LONG = 64  # rows, at least: enough for the vector registers
-CODE_LIMIT = 600  # elements made by all items of one shape of rows
+CODE_LIMIT = 800  # operations of all items of one shape of rows, as fuse.py counts them
 
 
 def small_loops(space):
@@ -53,15 +53,17 @@ def rows(item):
     return kept if len(kept) == 1 and kept[0] >= LONG else None
 
 
-def small_rows(all_items) -> frozenset:
-    """The extents of remaining loops over which unrolling pays: something is reduced over a small loop there."""
+def small_rows(sized_items) -> frozenset:
+    """The extents of remaining loops over which unrolling pays: something is reduced over a small loop there.
+
+    In: pairs of an item and the operations of one of its elements."""
     code, meet = {}, set()
-    for item in all_items:
+    for item, size in sized_items:
         kept = rows(item)
         if kept is None:
             continue
         small = small_loops(item.space)
-        code[kept] = code.get(kept, 0) + prod([item.space[v] for v in small])
+        code[kept] = code.get(kept, 0) + size * prod([item.space[v] for v in small])
         if type(item.effect) is Fold and item.effect.axes & set(small):
             meet.add(kept)
     return frozenset([kept for kept in meet if code[kept] <= CODE_LIMIT])
