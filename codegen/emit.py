@@ -59,6 +59,7 @@ class KernelEmitter(Emitter):
         self.scalars, self.variables, self.registers = {}, {}, {}
         self.slots, self.offsets, self.label = [], [{}], "entry"
         self.labels = 0
+        self.rows = 0  # of every tile, if all have as many
 
     # ---- operands ----------------------------------------------------------------------------------------------------
     def get(self, x):
@@ -125,14 +126,15 @@ class KernelEmitter(Emitter):
 
     def open(self, loop):
         label = self.fresh_label("loop")
-        name, first, last = f"%{label}.i", "0", str(loop.extent)
+        name, last = f"%{label}.i", str(loop.extent)
         if loop.row:
-            first, last = [self.new(f"mul nsw i64 {at}, {loop.row}", I64).text for at in ("%begin", "%end")]
+            first = self.new(f"mul nsw i64 %begin, {loop.row}", I64).text
+            last = str(self.rows * loop.row) if self.rows else self.new(f"mul nsw i64 %count, {loop.row}", I64).text
         self.line(f"  br label %{label}")
         before = self.label
         self.block(label)
-        self.line(f"  {name} = phi i64 [ {first}, %{before} ], [ {name}.next, %{label}.end ]")
-        self.variables[loop.axis] = name
+        self.line(f"  {name} = phi i64 [ 0, %{before} ], [ {name}.next, %{label}.end ]")
+        self.variables[loop.axis] = self.new(f"add nsw i64 {name}, {first}", I64).text if loop.row else name
         self.offsets.append({})
         return label, name, last
 
@@ -240,12 +242,14 @@ class ModuleEmitter:
         self.externals = set()
         self.loops = 0
 
-    def kernel(self, kernel, tiled=False):
-        """(symbol, whether it takes the base pointers) of a kernel's function; tiled: it takes (begin, end) of the rows too."""
-        wide = len(kernel.buffers) > PARAMETER_LIMIT and not tiled
+    def kernel(self, kernel, tiles=None):
+        """(symbol, whether it takes the base pointers) of a kernel's function; in tiles it takes (first row, rows) too."""
+        wide = len(kernel.buffers) > PARAMETER_LIMIT and tiles is None
         pointers = {b: f"%b{i}" for i, b in enumerate(kernel.buffers)}
         e = KernelEmitter(pointers)
         e.inline = any([type(s) is For for s in kernel.body])
+        if tiles is not None and tiles.extent % tiles.rows == 0:
+            e.rows = tiles.rows
         e.run(kernel.body)
         if wide:
             parameters = "ptr %inputs, ptr %outputs, ptr %arena"
@@ -253,8 +257,8 @@ class ModuleEmitter:
         else:
             parameters = ", ".join([f"ptr noalias align {alignment(b)} %b{i}" for i, b in enumerate(kernel.buffers)])
             head = []
-        if tiled:
-            parameters += ", i64 %begin, i64 %end"
+        if tiles is not None:
+            parameters += ", i64 %begin, i64 %count"
         text = "\n".join([f"({parameters}) {self.attributes} {{", "entry:", *head, *e.slots, *e.lines, "  ret void", "}\n"])
         name = self.function("kernel", text)
         self.declares |= e.declares
@@ -320,6 +324,7 @@ class ModuleEmitter:
             f"  br label %{label}", f"{label}:", f"  {begin} = phi i64 [ 0, %{before} ], [ {end}, %{label} ]",
             f"  {end}.full = add nsw i64 {begin}, {step.rows}",
             f"  {end} = call i64 @llvm.smin.i64(i64 {end}.full, i64 {step.extent})",
+            f"  {end}.count = sub nsw i64 {end}, {begin}",
         ]  # fmt: skip
         self.declares.add("declare i64 @llvm.smin.i64(i64, i64)")
         for i, (buffer, row) in enumerate(step.windows.items()):
@@ -328,9 +333,9 @@ class ModuleEmitter:
                       f"  {base} = getelementptr i8, ptr {args[buffer]}, i64 {base}.o"]  # fmt: skip
             args[buffer] = base
         for kernel in step.kernels:
-            name, _ = self.kernel(kernel, tiled=True)
+            name, _ = self.kernel(kernel, step)
             pointers = ", ".join([f"ptr {args[b]}" for b in kernel.buffers])
-            lines.append(f"  call void @{name}({pointers}, i64 {begin}, i64 {end})")
+            lines.append(f"  call void @{name}({pointers}, i64 {begin}, i64 {end}.count)")
         lines += [f"  {end}.last = icmp eq i64 {end}, {step.extent}", f"  br i1 {end}.last, label %{label}.out, label %{label}",
                   f"{label}.out:"]  # fmt: skip
 

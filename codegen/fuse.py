@@ -144,7 +144,7 @@ class Plan:
                 c, s, r = weight.get(o, nothing)
                 cost, size = cost + c, size + s
                 if len(reads) <= CHEAP_READS:
-                    reads |= r
+                    reads |= {b for b in r if b.type.size * 2 > value.type.size}
             root = value in self.always or is_root(node)
             if not root and op.kind in ("elementwise", "indexing"):
                 root = (

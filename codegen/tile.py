@@ -24,7 +24,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from . import affine
+from . import affine, pack
 from .loops import Call, Exit, Fill, Tiles
 from .lower import Best, Body, Fold, Put, Scan
 from .schedule import is_dead, schedule
@@ -32,6 +32,7 @@ from .schedule import is_dead, schedule
 SHARED_BYTES = 1 << 20  # bytes met again by rows from which on tiles pay: what does not fit the nearer caches
 TILE_BYTES = 1 << 17  # of one tile over all buffers touched by rows
 LEAST_ROWS = 32
+LEAST_EXTENT = 128  # rows of a group
 OPEN_GROUPS = 4  # groups that may still grow
 HYPOTHESES = 8
 MOST_BODIES = 60
@@ -62,8 +63,8 @@ def tiled(steps) -> list:
     for step in steps:
         if type(step) is not Body:
             for group in open_groups:
-                group.since[0].update(outside(step))
-                group.since[1].update(outside(step) if type(step) is Call else ())
+                group.since[0].update(buffers_of(step))
+                group.since[1].update(buffers_of(step) if type(step) is Call else ())
             out.append(step)
             continue
         joined = next((g for g in reversed(open_groups) if joins(g, step)), None)
@@ -74,7 +75,7 @@ def tiled(steps) -> list:
                 group.since[1].update(writes)
         if joined is None:
             axes = row_axes(step)
-            joined = Group([step], [(step.space[a], [a]) for a in axes])
+            joined = Group([step], sorted([(step.space[a], [a]) for a in axes], reverse=True))
             out.append(joined)
             if axes:
                 open_groups = [*open_groups[1 - OPEN_GROUPS :], joined]
@@ -111,7 +112,7 @@ def row_axes(body):
     if body.indexing or body.ordered and any([type(e) is Put for e in body.effects]):
         return []
     running = any([type(e) in (Scan, Best) for e in body.effects])
-    return list(range(len(body.space) - running))
+    return [v for v in range(len(body.space) - running) if body.space[v] >= LEAST_EXTENT]
 
 
 def stride(body, axis, at):
@@ -177,10 +178,12 @@ def finish(group, users):
         for buffer, s in strides(body, axis).items():
             stride_of[buffer] = s if stride_of.get(buffer, s) == s else 0
             count[buffer] = count.get(buffer, 0) + 1
-    by_rows = {b: s * b.type.dtype.itemsize for b, s in stride_of.items() if s}
-    if sum([b.type.nbytes for b in by_rows if count[b] > 1]) < SHARED_BYTES:
-        return group.bodies
+    stride_of = {b: s for b, s in stride_of.items() if s}
     mine = {id(body) for body in group.bodies}
+    outside = {b for b in stride_of if b.place[0] != "arena" or {id(step) for step in users[b]} - mine}
+    packed = pack.wanted(group, stride_of, outside)
+    if not packed and sum([b.type.nbytes for b in stride_of if count[b] > 1]) < SHARED_BYTES:
+        return group.bodies
     carried = [
         e for body, axis in zip(group.bodies, group.axes) for e in effects_of(body) if type(e) is Fold and axis in e.axes
     ]  # fmt: skip
@@ -188,11 +191,15 @@ def finish(group, users):
         return group.bodies
     for e in carried:
         e.resume = True
-    group.rows = rows_of_a_tile(group.extent, sum(by_rows.values()))
-    for buffer, bytes in by_rows.items():
-        if buffer.place[0] == "arena" and {id(step) for step in users[buffer]} <= mine:
-            group.windows[buffer] = bytes
-            buffer.room = group.rows * bytes
+    row_bytes = {b: s * b.type.dtype.itemsize for b, s in stride_of.items()}
+    sizes = pack.rows_of_a_tile if packed else rows_of_a_tile
+    group.rows = sizes(group.extent, sum(row_bytes.values()))
+    if packed:
+        pack.pack(group, stride_of, outside)
+    else:
+        for buffer in [b for b in stride_of if b not in outside]:
+            group.windows[buffer] = row_bytes[buffer]
+            buffer.room = group.rows * row_bytes[buffer]
     return [*[Fill(e.buffer, e.start) for e in {e.buffer: e for e in carried}.values()], group]
 
 
@@ -204,12 +211,12 @@ def users_of(steps):
     """Per buffer the steps that touch it."""
     out = {}
     for step in steps:
-        for buffer in set.union(*touched_by(step)) if type(step) is Body else outside(step):
+        for buffer in set.union(*touched_by(step)) if type(step) is Body else buffers_of(step):
             out.setdefault(buffer, []).append(step)
     return out
 
 
-def outside(step):
+def buffers_of(step):
     """Buffers of a step that is no body."""
     return {step.buffer} if type(step) is Exit else set(step.buffers)
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tapejit.codegen import compile_graph, tile
+from tapejit.codegen import compile_graph, pack, tile, unroll
 from tapejit.codegen.compile import clear
 from tapejit.codegen.loops import Tiles
 from tapejit.ir import ops  # noqa: F401  fills the table
@@ -21,6 +21,7 @@ def always_tiles(monkeypatch):
     monkeypatch.setattr(tile, "SHARED_BYTES", 0)
     monkeypatch.setattr(tile, "TILE_BYTES", 0)
     monkeypatch.setattr(tile, "LEAST_ROWS", 8)
+    monkeypatch.setattr(tile, "LEAST_EXTENT", 2)
     yield
     clear()
 
@@ -99,10 +100,46 @@ def test_what_meets_across_rows_is_not_grouped(rng):
 UNARY = ["sin", "exp", "neg", "tanh"]
 
 
-@settings(max_examples=60, deadline=None)
-@given(st.data())
-def test_random_row_programs(data):
+def always_pack(patch):
+    patch.setattr(pack, "LONG", 2)
+    patch.setattr(pack, "WORK", 0)
+    patch.setattr(pack, "ROWS", range(16, 7, -8))
+
+
+@pytest.mark.parametrize("n", [8, 16, 40, 43])
+def test_distances_to_centres_are_packed(n, rng, monkeypatch):
+    """Rows run fastest: packed points, sums over short axes as whole vectors, one result unpacked, one summed over rows."""
+    always_pack(monkeypatch)
+    b = Builder("f")
+    x, c = b.param(tensor(F64, (n, 3))), b.param(tensor(F64, (5, 3)))
+    u = b.sub(b.broadcast(b.reshape(x, shape=(n, 1, 3)), shape=(n, 5, 3)), b.reshape(c, shape=(1, 5, 3)))
+    d = b.sqrt(b.reduce_sum(b.mul(u, u), axes=(2,)))
+    near = b.exp(b.neg(d))
+    total = b.reduce_sum(near, axes=(1,))
+    shares = b.div(near, along(b, total, 5))
+    monkeypatch.setattr(unroll, "SMALL_AXIS", 0)
+    e = compile_graph(b.finish([shares, b.reduce_sum(shares, axes=(0,)), total]))
+    x, c = rng.normal(size=(n, 3)), rng.normal(size=(5, 3))
+    near = np.exp(-np.sqrt(((x[:, None] - c) ** 2).sum(2)))
+    wanted = near / near.sum(1, keepdims=True)
+    for found, right in zip(e.run([x, c]), (wanted, wanted.sum(0), near.sum(1))):
+        np.testing.assert_allclose(found, right, rtol=1e-13)
+    (step,) = tiles(e)
+    origins = [k.origin for k in step.kernels]
+    assert origins[0] == "pack" and origins[-1] == "unpack" and {b.name for b in step.windows} >= {"in0.rows", "out0.rows"}
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.data(), st.booleans())
+def test_random_row_programs(data, packed):
     """Row reductions, column reductions, stretched operands, shifts and scans in any order equal the interpreter."""
+    with pytest.MonkeyPatch.context() as patch:
+        if packed:
+            always_pack(patch)
+        random_row_program(data)
+
+
+def random_row_program(data):
     n, m = data.draw(st.sampled_from([(16, 20), (33, 17), (40, 5), (9, 64)]))
     b = Builder("f")
     full = [b.param(tensor(F64, (n, m))), b.param(tensor(F64, (n, m)))]
@@ -132,6 +169,7 @@ def test_random_row_programs(data):
                 columns.append(b.dot(data.draw(st.sampled_from(rows)), x, contract=((0,), (0,)), batch=((), ())))
         full.append(getattr(b, data.draw(st.sampled_from(UNARY)))(b.sin(full[-1])))
     graph = b.finish([full[-1], rows[-1], columns[-1], b.reduce_sum(full[-1], axes=(0, 1))])
+    clear()
     rng = np.random.default_rng(1)
     args = [rng.normal(size=p.shape) for p in graph.params]
     for found, wanted in zip(compile_graph(graph).run(args), evaluate(graph, args)):
