@@ -6,8 +6,9 @@ up whole vectors, nothing is reduced within a vector. What comes from outside is
 last, tile by tile, by kernels of the group's own.
 
 The offset s*row + rest of an access by rows becomes row + R*rest. Worth it where the rows do many operations for each element
-that has to be packed, and where elements of a row meet (a sum over a short axis): a mixture model, distances to a
-set of centres, products with small matrices. unroll.py comes first: with the shortest rows no memory is needed at all.
+that has to be packed, and where elements of a row meet in a sum over an axis that fills vectors badly: a mixture model,
+distances to a set of centres, products with small matrices. unroll.py comes first: with the shortest rows no memory is
+needed at all.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ from . import affine
 from .loops import Buffer, Load
 from .lower import Best, Body, Fold, Put, Scan
 
-SHORT = 48  # elements of a loop that vectors do not fill well
+SHORT = 48  # elements of a loop, at most
+LANES = 8
+TINY = 16  # elements whose sum within vectors takes longer than the loop
 LONG = 256  # rows, at least
 WORK = 4  # operations of a row for each element packed or unpacked
 ROW_BYTES = 1 << 13
@@ -39,10 +42,16 @@ def wanted(group, stride_of, outside) -> bool:
         others = [n for v, n in enumerate(body.space) if v != axis]
         if any([n > SHORT for n in others]) or any([type(e) in (Scan, Best) for e in body.effects]):
             return False
-        meet |= any([type(e) is Fold and e.axes - {axis} for e in body.effects])
+        short = [body.space[max(e.axes - {axis})] for e in body.effects if type(e) is Fold and e.axes - {axis}]
+        meet |= any([fills_badly(n) for n in short])
         work += body.weight * prod(others)
     packed = sum([s for b, s in stride_of.items() if b in outside and s > 1])
     return meet and work >= WORK * packed and sum(stride_of.values()) * 8 <= ROW_BYTES
+
+
+def fills_badly(n) -> bool:
+    """Whether a loop of n steps leaves vectors mostly empty: the remainder runs element by element."""
+    return n <= TINY or 2 * (n // LANES + n % LANES) * LANES >= 3 * n
 
 
 def rows_of_a_tile(extent, row_bytes):

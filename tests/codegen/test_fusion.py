@@ -148,14 +148,14 @@ def test_stretched_transcendental_is_not_recomputed(check):
 def test_cheap_shared_values_are_recomputed_and_dear_ones_kept(check):
     def program(shared):
         b = Builder("f")
-        x = b.param(tensor(F64, (2000, 30)))
+        x = b.param(tensor(F64, (1000, 64)))
         y = shared(b, x)
         total = b.reduce_sum(y, axes=(1,))
-        return b.finish([b.mul(y, b.reshape(total, shape=(2000, 1)))])
+        return b.finish([b.mul(y, b.reshape(total, shape=(1000, 1)))])
 
     cheap = check(program(lambda b, x: b.mul(x, 2.0)), scale=100)
     dear = check(program(lambda b, x: b.sin(x)), scale=100)
-    assert "t" in cheap.kernels_text and cheap.stats.arena_bytes < 2000 * 30 * 8 <= dear.stats.arena_bytes
+    assert "t" in cheap.kernels_text and cheap.stats.arena_bytes < 1000 * 64 * 8 <= dear.stats.arena_bytes
     assert dear.kernels_text.count("= sin") == 1
 
 

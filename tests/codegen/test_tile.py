@@ -103,6 +103,7 @@ UNARY = ["sin", "exp", "neg", "tanh"]
 def always_pack(patch):
     patch.setattr(pack, "LONG", 2)
     patch.setattr(pack, "WORK", 0)
+    patch.setattr(pack, "TINY", pack.SHORT)
     patch.setattr(pack, "ROWS", range(16, 7, -8))
 
 
