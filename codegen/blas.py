@@ -42,6 +42,10 @@ class Group:
 
 
 class _Ranges:
+    """What an index map asks of a body: the extents of its loops."""
+
+    running = False
+
     def __init__(self, shape):
         self.extent = shape.__getitem__
 

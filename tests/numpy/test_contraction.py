@@ -5,6 +5,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import tapejit
 import tapejit.numpy as tnp
 from tapejit.array import Array
 from tapejit.errors import ArgumentError, ShapeError, UnsupportedFunctionError
@@ -160,3 +161,22 @@ def test_norm_at_zero_has_derivative_zero():
             out = np.linalg.norm(record.param(np.zeros(3)), ord)
             graph, _ = record.finish([out])
         assert evaluate(backward(graph, [True]), [np.zeros(3), np.float64(1.0)])[1].tolist() == [0.0, 0.0, 0.0]
+
+
+@pytest.mark.parametrize("length,width,heads", [(8, 12, 3), (16, 64, 4), (5, 4, 1)])
+def test_attention_heads_split_by_reshape_and_transpose(length, width, heads):
+    """Products of views that a reshape and a transposition make; value against NumPy, gradient against a difference."""
+
+    def attention(w, x):
+        q, k, v = ((x @ m).reshape(length, heads, -1).transpose(1, 0, 2) for m in w[:3])
+        e = np.exp(q @ k.transpose(0, 2, 1) / np.sqrt(width // heads))
+        out = (e / np.sum(e, axis=-1, keepdims=True)) @ v
+        return np.sum((out.transpose(1, 0, 2).reshape(length, width) @ w[3]) ** 2)
+
+    rng = np.random.default_rng(0)
+    w, x = rng.normal(size=(4, width, width)) / width, rng.normal(size=(length, width))
+    value, (dw, dx) = tapejit.value_and_grad(attention, argnums=(0, 1))(w, x)
+    np.testing.assert_allclose(value, attention(w, x), rtol=1e-12)
+    u, v, h = rng.normal(size=w.shape), rng.normal(size=x.shape), 1e-5
+    slope = (attention(w + h * u, x + h * v) - attention(w - h * u, x - h * v)) / (2 * h)
+    np.testing.assert_allclose(np.sum(dw * u) + np.sum(dx * v), slope, rtol=1e-6)
