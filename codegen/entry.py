@@ -12,8 +12,11 @@ from __future__ import annotations
 import ctypes
 import sys
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
+
+from tapejit.ir.knobs import NATIVE
 
 from . import memory
 
@@ -24,8 +27,23 @@ GIL_BYTES = 1 << 18  # programs that touch or compute more than this release the
 WITH_GIL = ctypes.PYFUNCTYPE(ctypes.c_int64, ctypes.py_object, ctypes.py_object)
 WITHOUT_GIL = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.py_object, ctypes.py_object)
 
-if sys.maxsize < 2**32 or hasattr(sys, "gettotalrefcount") or not getattr(sys, "_is_gil_enabled", lambda: True)():
-    raise ImportError("tapejit needs a 64-bit CPython with the GIL: it reads the fields of lists and arrays")
+PLAIN = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)
+
+
+@lru_cache(maxsize=1)
+def reads_objects() -> bool:
+    """Whether lists and arrays of this process have the layouts that machine code may read: CPython with the GIL."""
+    if sys.implementation.name != "cpython" or sys.maxsize < 2**32 or hasattr(sys, "gettotalrefcount"):
+        return False
+    if not getattr(sys, "_is_gil_enabled", lambda: True)():
+        return False
+    array = np.zeros(3)
+    items = [array]
+    first = ctypes.c_size_t.from_address(id(items) + LIST_ITEMS).value
+    return (
+        ctypes.c_size_t.from_address(first).value == id(array)
+        and ctypes.c_size_t.from_address(id(array) + ARRAY_DATA).value == array.ctypes.data
+    )
 
 
 @dataclass(frozen=True)
@@ -85,9 +103,20 @@ class Executable:
         self._makers = [(r.shape, r.dtype) for r in results]
         heavy = sum([k["bytes"] + k["operations"] for k in stats.kernels]) + stats.library_calls * GIL_BYTES
         self.releases_gil = heavy > GIL_BYTES
-        prototype = WITHOUT_GIL if self.releases_gil else WITH_GIL
-        self._call = prototype(code.addresses[entry + ".lists"])
+        if NATIVE.value and reads_objects():
+            self._call = (WITHOUT_GIL if self.releases_gil else WITH_GIL)(code.addresses[entry + ".lists"])
+        else:
+            self._call = self._plain_call(PLAIN(self.entry_address))
         self._arenas = []
+
+    @staticmethod
+    def _plain_call(function):
+        def call(inputs, outputs):
+            data = [(ctypes.c_void_p * (len(x) + 1))(*[a.ctypes.data for a in x]) for x in (inputs, outputs[:-1])]
+            arena = outputs[-1].ctypes.data
+            return function(*data, arena, arena)
+
+        return call
 
     def run(self, inputs):
         """The results on `inputs` (C-contiguous aligned arrays of exactly the parameters' types), or a GuardExit."""

@@ -2,9 +2,10 @@
 
     TAPEJIT_VERIFY=1      check every graph after every step of the pipeline (slow; the tests set it)
     TAPEJIT_INTERP=1      run the interpreter (NumPy) in place of native code
+    TAPEJIT_NATIVE=0      call machine code through ctypes only, reading no fields of Python's objects (what other builds do)
     TAPEJIT_DEBUG=0..6    how much is reported on stderr: retraces, passes, IR, Loop IR, LLVM, assembly
 
-In: environment variables, read once at import. Out: `VERIFY`, `DEBUG`, `INTERP`, which are read as `if VERIFY.value:`.
+In: environment variables, read once at import. Out: `VERIFY` and the others below, which are read as `if VERIFY.value:`.
 """
 
 from __future__ import annotations
@@ -35,3 +36,4 @@ class Knob:
 VERIFY = Knob("TAPEJIT_VERIFY")
 DEBUG = Knob("TAPEJIT_DEBUG")
 INTERP = Knob("TAPEJIT_INTERP")
+NATIVE = Knob("TAPEJIT_NATIVE", 1)

@@ -32,7 +32,7 @@ from .errors import ArgumentTypeError, TapejitWarning, located
 from .promote import cast
 from .record import Replay, lanes_differ, open_records, state
 from .trace import function_name, leaf_data, trace
-from .tree import flatten, map_leaves, unflatten
+from .tree import flatten, is_leaf, map_leaves, unflatten
 from .variable import Variable, settled
 
 CacheInfo = namedtuple("CacheInfo", "hits misses paths currsize maxsize")
@@ -247,14 +247,14 @@ class Function:
             inputs = path.inputs(leaves)
             results = path.run(inputs)
         path.hits += 1
-        if path.hits == NATIVE_AFTER and not kwargs:
-            self._go_native(path, args)
+        if path.hits == NATIVE_AFTER:
+            self._go_native(path, args, kwargs)
         return self._wrap(path.program, results, leaves)
 
-    def _go_native(self, path, args):
+    def _go_native(self, path, args, kwargs):
         """Have machine code answer calls like this one from now on, where it can; see codegen/native.py."""
         with self._lock:
-            entry = native_entry(path, args, self._environment)
+            entry = native_entry(path, args, kwargs, self._environment)
             if entry is None:
                 return
             if self._dispatcher is None:
@@ -411,29 +411,48 @@ def _reads(base, objects) -> bool:
     return any([isinstance(x, Array) and (x._record is base or isinstance(x, Variable)) for x in objects])
 
 
-def native_entry(path, args, environment):
-    """The machine-code entry of a path for plain positional arguments like these, or None."""
+def native_entry(path, args, kwargs, environment):
+    """The machine-code entry of a path for arguments like these, or None."""
     program = path.program
     structure = _structure(program.out_tree, iter(range(program.out_tree.count)))
     reads = environment.identities() if environment is not None else None
-    if path.code is None or structure is None or reads is None or len(args) != len(path.dtypes):
-        return None
-    arguments = []
-    for x, p in zip(args, program.graph.params):
-        if type(x) is float and p.dtype == np.float64 and p.ndim == 0:
-            arguments.append("float")
-        elif type(x) is np.ndarray and x.dtype == p.dtype and x.shape == p.shape:
-            arguments.append(p.type)
-        else:
-            return None
-    if any([type(x) is not np.ndarray or not _as_is(x) for x in path.sources]):
+    if path.code is None or structure is None or reads is None:
         return None
     from tapejit.codegen import native
 
-    if not native.can_serve(path.code):
+    if not native.supported():
         return None
-    captured = list(zip(path.sources, [p.type for p in program.graph.params[program.leaves :]]))
-    return native.Spec(path.code, arguments, captured, reads, structure)
+    types = iter([p.type for p in program.graph.params])
+    arguments = [_argument(x, types, native.Argument) for x in (*args, *kwargs.values())]
+    if None in arguments or any([type(x) is not np.ndarray or not _as_is(x) for x in path.sources]):
+        return None
+    return native.Spec(path.code, arguments, tuple(kwargs), list(zip(path.sources, types)), reads, structure)
+
+
+def _argument(x, types, make):
+    """What an argument like x must be, or None if machine code cannot tell. types: of the parameters still to come."""
+    cls = type(x)
+    if cls in (tuple, list, dict):
+        children = tuple([_argument(i, types, make) for i in (x.values() if cls is dict else x)])
+        return None if None in children else make(cls.__name__, tuple(x) if cls is dict else None, children)
+    if x is None or cls in (bool, str):
+        return make("static", x)
+    if not is_leaf(x):
+        return None
+    want = next(types)
+    if cls is np.ndarray:
+        return make("array", want) if (x.dtype, x.shape) == (want.dtype, want.shape) else None
+    if want.ndim or (cls is float and want.dtype != np.float64) or (cls is int and want.dtype != np.int64):
+        return None
+    if cls in (float, int):
+        return make(cls.__name__)
+    return make("scalar", cls) if cls in native_scalars() and np.dtype(cls) == want.dtype else None
+
+
+def native_scalars():
+    from tapejit.codegen.native import SCALARS
+
+    return SCALARS
 
 
 def _as_is(x):
@@ -441,9 +460,11 @@ def _as_is(x):
 
 
 def _structure(tree, numbers):
-    """The nest of results as machine code builds it, or None if it holds more than arrays in tuples, lists, dicts."""
+    """The nest of results as machine code builds it, or None if it holds more than tuples, lists and dicts."""
     if tree.kind == "leaf":
         return ("leaf", next(numbers))
+    if tree.kind == "static":
+        return ("static", tree.data[1])
     items = [_structure(c, numbers) for c in tree.children]
     if tree.kind not in ("tuple", "list", "dict") or None in items:
         return None

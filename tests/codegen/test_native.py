@@ -11,6 +11,7 @@ import pytest
 import tapejit
 from tapejit.codegen import native
 from tapejit.dispatch import NATIVE_AFTER
+from tapejit.ir.knobs import NATIVE
 
 pytestmark = pytest.mark.skipif(not native.supported(), reason="this build is served by Python")
 
@@ -43,8 +44,8 @@ def test_hot_calls_with_floats_and_arrays_are_served():
 
 @pytest.mark.parametrize(
     "other",
-    [np.arange(4.0), np.arange(3, dtype="f"), np.arange(6.0)[::2], np.arange(3.0).reshape(3, 1), np.float64(2.0), 2.0, 2],
-    ids=["shape", "dtype", "strides", "rank", "numpy scalar", "float", "int"],
+    [np.arange(4.0), np.arange(3, dtype="f"), np.arange(3.0).reshape(3, 1), np.float64(2.0), 2.0, 2],
+    ids=["shape", "dtype", "rank", "numpy scalar", "float", "int"],
 )
 def test_other_arguments_go_to_python_and_are_right(other):
     f = tapejit.jit(lambda x: x * 2.0)
@@ -55,15 +56,90 @@ def test_other_arguments_go_to_python_and_are_right(other):
     assert out.dtype == np.result_type(other, 2.0)
 
 
-def test_keywords_arrays_of_ours_and_errors_go_to_python():
+def test_arrays_of_ours_and_errors_go_to_python():
     f = tapejit.jit(lambda x: x + 1.0)
     warm(f, 1.0)
-    assert f(x=2.0) == 3.0
     assert isinstance(f(tapejit.Array(2.0)), tapejit.Array)
     with pytest.raises(TypeError, match="missing 1 required positional argument"):
         f()
+    with pytest.raises(TypeError, match="unexpected keyword"):
+        f(1.0, z=2.0)
     with pytest.raises(tapejit.TapejitError, match="cannot be recorded"):
         f(np.array(["a"]))
+
+
+def test_keywords():
+    f = tapejit.jit(lambda x, scale=2.0, *, shift=0.0: x * scale + shift)
+    for _ in range(NATIVE_AFTER + 1):
+        f(np.ones(2), shift=1.0), f(np.ones(2), scale=3.0, shift=1.0), f(x=np.ones(2))
+    hits = f._dispatcher.hits
+    assert f(np.ones(2), shift=2.0).tolist() == [4.0, 4.0]
+    assert f(np.ones(2), scale=5.0, shift=2.0).tolist() == [7.0, 7.0]
+    assert f(x=np.ones(2) * 3).tolist() == [6.0, 6.0]
+    assert f._dispatcher.hits == hits + 3
+    assert f(np.ones(2), shift=2.0, scale=5.0).tolist() == [7.0, 7.0]  # another order: Python's turn
+    assert f._dispatcher.hits == hits + 3
+
+
+def test_nests_of_arguments():
+    def loss(params, data):
+        (w, b), extra = params["layer"], params["more"]
+        return np.sum(np.tanh(data[0] @ w + b) * extra[0]) + data[1]
+
+    rng = np.random.default_rng(0)
+    f = tapejit.value_and_grad(loss)
+    nest = {"layer": (rng.normal(size=(3, 4)), rng.normal(size=4)), "more": [2.0, None]}
+    data = [rng.normal(size=(5, 3)), 1.5]
+    warm(f, nest, data)
+    assert served(f, nest, data)
+    value, slopes = f(nest, data)
+    assert list(slopes) == ["layer", "more"] and type(slopes["layer"]) is tuple
+    w, b = nest["layer"]
+    h = np.tanh(data[0] @ w + b)
+    np.testing.assert_allclose(value, 2 * h.sum() + 1.5, rtol=1e-13)
+    np.testing.assert_allclose(slopes["layer"][1], 2 * (1 - h * h).sum(0), rtol=1e-13)
+    np.testing.assert_allclose(slopes["more"][0], h.sum(), rtol=1e-13)
+    for other in (
+        {"more": nest["more"], "layer": nest["layer"]},  # another order of keys
+        {"layer": list(nest["layer"]), "more": nest["more"]},
+        {"layer": nest["layer"], "more": (2.0, None)},
+    ):
+        assert not served(f, other, data)
+        np.testing.assert_allclose(f(other, data)[0], value, rtol=1e-13)
+    with pytest.raises(KeyError):
+        f({"layer": nest["layer"], "less": nest["more"]}, data)
+    with pytest.raises((ValueError, IndexError)):
+        f({"layer": (w,), "more": nest["more"]}, data)
+
+
+def test_integers_numpy_scalars_and_statics():
+    f = tapejit.jit(lambda x, n, s, flag: x * n + s if flag else x)
+    args = np.ones(3), 3, np.float32(0.5), True
+    warm(f, *args)
+    assert served(f, *args)
+    assert f(np.ones(3), 4, np.float32(1.5), True).tolist() == [5.5] * 3
+    assert f(np.ones(3), -(2**62), np.float32(0.0), True).tolist() == [-(2.0**62)] * 3
+    assert not served(f, np.ones(3), 4, np.float32(1.5), False)
+    assert f(np.ones(3), 4, np.float32(1.5), False).tolist() == [1.0] * 3
+    with pytest.raises((OverflowError, tapejit.TapejitError)):
+        f(np.ones(3), 2**80, np.float32(0.0), True)
+
+
+@pytest.mark.parametrize("n", [7, 400])  # the larger releases the GIL
+def test_other_strides_are_copied_in(n):
+    f = tapejit.jit(lambda a, b: a @ np.sin(b))
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(n, n)), rng.normal(size=(n, n))
+    warm(f, x, y)
+    before = sys.getrefcount(x)
+    for other in (x.T, x[::-1], np.asfortranarray(x), np.ascontiguousarray(x), np.repeat(x, 2, 1)[:, ::2]):
+        assert served(f, other, y.T)
+        np.testing.assert_allclose(f(other, y.T), other @ np.sin(y.T), rtol=1e-10, atol=1e-10)
+    unaligned = np.zeros(x.nbytes + 1, np.uint8)[1:].view(float).reshape(n, n)
+    unaligned[...] = x
+    np.testing.assert_allclose(f(unaligned, y), x @ np.sin(y), rtol=1e-10, atol=1e-10)
+    del other
+    assert sys.getrefcount(x) == before
 
 
 def test_results_in_tuples_lists_dicts():
@@ -108,19 +184,74 @@ def test_a_record_in_another_thread_is_not_disturbed():
     assert served(f, 2.0)
 
 
-def test_reference_counts_and_memory_stay():
-    f = tapejit.value_and_grad(lambda x: np.sum(x**3))
+def counts(nest):
+    leaves = [x for x in tapejit.tree.flatten(nest)[0] if isinstance(x, np.ndarray)]
+    return [sys.getrefcount(x) for x in (*leaves, np.dtype(float), np.ndarray, float, dict, tuple, list, 1.0, None)]
+
+
+def resident():
+    with open("/proc/self/statm") as f:
+        return int(f.read().split()[1]) * 4096
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+@pytest.mark.parametrize("kind", ["array", "nest", "keyword", "strided", "miss"])
+def test_reference_counts_and_memory_over_a_million_calls(kind):
+    f = tapejit.value_and_grad(lambda p, y=1.0: np.sum(p["w"][0] ** 3) * y if isinstance(p, dict) else np.sum(p**3) * y)
     x = np.arange(5.0)
-    warm(f, x)
+    args, kwargs = {
+        "array": ((x,), {}), "nest": (({"w": (x, 2.0)},), {}), "keyword": ((x,), {"y": 2.0}), "strided": ((x[::2],), {}),
+        "miss": ((x.astype("f"),), {}),
+    }[kind]  # fmt: skip
+    times = {"array": 1_000_000, "nest": 300_000, "keyword": 300_000, "strided": 300_000, "miss": 20_000}[kind]
+    for _ in range(NATIVE_AFTER + 1):
+        f(*((x,) if kind == "miss" else (np.ascontiguousarray(x[::2]),) if kind == "strided" else args), **kwargs)
+    f(*args, **kwargs)
     gc.collect()
-    before = sys.getrefcount(x), sys.getrefcount(x.dtype), sys.getrefcount(np.ndarray)
-    for _ in range(20_000):
-        f(x)
+    before, memory, hits = counts(args), resident(), f._dispatcher.hits
+    for _ in range(times):
+        f(*args, **kwargs)
     gc.collect()
-    after = sys.getrefcount(x), sys.getrefcount(x.dtype), sys.getrefcount(np.ndarray)
-    assert max(abs(a - b) for a, b in zip(before, after)) <= 2
-    value, gradient = f(x)
-    assert sys.getrefcount(gradient) == 2
+    assert f._dispatcher.hits - hits == (times if kind != "miss" else times - NATIVE_AFTER + 1)
+    assert max(abs(a - b) for a, b in zip(before, counts(args))) < 100  # one lost or won at each call would be `times`
+    assert resident() - memory < 2 << 20
+    slope = f(*args, **kwargs)[1]
+    slope = slope["w"][0] if kind == "nest" else slope
+    assert sys.getrefcount(slope) == 2
+
+
+def test_a_program_that_releases_the_gil_is_served_in_many_threads():
+    f = tapejit.value_and_grad(lambda p: np.sum(np.sin(p["x"]) ** 2))
+    xs = [np.linspace(0.0, k, 100_000) for k in range(1, 5)]
+    for _ in range(NATIVE_AFTER + 1):
+        f({"x": xs[0]})
+    assert served(f, {"x": xs[0]})
+    wanted = [(np.sum(np.sin(x) ** 2), np.sin(2 * x)) for x in xs]
+    wrong, stop = [], threading.Event()
+
+    def work(k):
+        for _ in range(60):
+            nest = {"x": xs[k].copy()}
+            threading.Timer(0.0002, nest.clear).start()  # the container is emptied while the program runs
+            try:
+                value, slopes = f(nest)
+            except KeyError:
+                continue
+            if not np.isclose(value, wanted[k][0]) or not np.allclose(slopes["x"], wanted[k][1], atol=1e-12):
+                wrong.append(k)
+
+    def clear():
+        while not stop.wait(0.003):
+            f.cache_clear()
+
+    threads = [threading.Thread(target=work, args=(k,)) for k in range(4)] + [threading.Thread(target=clear)]
+    for t in threads:
+        t.start()
+    for t in threads[:-1]:
+        t.join()
+    stop.set()
+    threads[-1].join()
+    assert not wrong
 
 
 def test_dropping_the_function_frees_it():
@@ -175,3 +306,17 @@ def test_threads_call_one_function():
     for t in threads:
         t.join()
     assert not wrong
+
+
+def test_without_it_ctypes_answers():
+    """What PyPy and free-threaded builds get: the same results through plain pointers."""
+    with NATIVE.at(0):
+        assert not native.supported()
+        f = tapejit.value_and_grad(lambda p, n: np.sum(np.sin(p["x"]) ** n) if np.sum(p["x"]) > 0 else np.sum(p["x"] * 2.0))
+        x = np.linspace(0.0, 2.0, 50)
+        for _ in range(2 * NATIVE_AFTER):
+            value, slopes = f({"x": x}, 2)
+        assert f._dispatcher is None
+        np.testing.assert_allclose(value, np.sum(np.sin(x) ** 2), rtol=1e-13)
+        np.testing.assert_allclose(slopes["x"], np.sin(2 * x), rtol=1e-13, atol=1e-15)
+        np.testing.assert_array_equal(f({"x": -x}, 2)[1]["x"], np.full(50, 2.0))
