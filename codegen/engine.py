@@ -1,8 +1,9 @@
 """LLVM: text of a module -> machine code in this process. The only file that imports llvmlite.
 
 In: module text, the symbols to export, addresses for external symbols. Out: `Code`, which owns the machine code: it is
-freed when the last reference goes. One target machine, one pass pipeline and one LLJIT per process, made when first
-needed; LLVM is called under one lock. Nothing here is global to LLVM: no options are set, no symbols are added to the process.
+freed when the last reference goes. Object code is kept on disk (disk.py). One target machine, one pass pipeline and one
+LLJIT per process, made when first needed; LLVM is called under one lock. Nothing here is global to LLVM: no options are
+set, no symbols are added to the process.
 """
 
 from __future__ import annotations
@@ -11,7 +12,10 @@ import itertools
 import threading
 import time
 
+import llvmlite
 import llvmlite.binding as llvm
+
+from . import disk
 
 _lock = threading.RLock()
 _serial = itertools.count()
@@ -31,6 +35,9 @@ class Session:
         self.options = {"cpu": llvm.get_host_cpu_name(), "features": features.flatten(), "opt": 3}
         self.machine = self.target.create_target_machine(**self.options, reloc="pic", codemodel="small")
         self.tunings = {straight_line: self.tuning(straight_line) for straight_line in (False, True)}
+        with open(__file__, "rb") as source:  # how the passes are run
+            target = [self.target.triple, *self.options.values(), *llvm.llvm_version_info, llvmlite.__version__]
+            self.identity = disk.digest(source.read(), *[str(part).encode() for part in target])
         self.width = 512 if features.get("avx512f") else 256
         # LLJIT takes the ownership of its machine.
         self.jit = llvm.create_lljit_compiler(self.target.create_target_machine(**self.options, jit=True), use_jit_link=True)
@@ -67,18 +74,28 @@ def attributes() -> str:
 
 
 class Image:
-    """Object code of a module, not yet loaded. data: its bytes. times: milliseconds by phase."""
+    """Object code of a module, not yet loaded. data: its bytes. times: milliseconds by phase.
 
-    def __init__(self, text, straight_line=False):
+    keep: whether it is looked for, and kept, on disk (not if the text holds addresses of this process).
+    """
+
+    def __init__(self, text, straight_line=False, keep=True):
+        start = time.perf_counter()
         with _lock:
             s = session()
-            start = time.perf_counter()
+            key = disk.digest(s.identity, bytes([straight_line]), text.encode()) if keep else None
+            self.data = disk.load(key) if keep else None
+            if self.data is not None:
+                self.times = {"read": (time.perf_counter() - start) * 1e3}
+                return
             module = s.optimize(text, straight_line)
             optimized = time.perf_counter()
             self.data = s.machine.emit_object(module)
             module.close()
             emitted = time.perf_counter()
         self.times = {"optimize": (optimized - start) * 1e3, "select": (emitted - optimized) * 1e3}
+        if keep:
+            disk.save(key, self.data)
 
 
 class Code:

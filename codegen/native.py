@@ -457,7 +457,7 @@ class Spec:
             executable.entry_address, arguments, keywords, captured, reads, executable.results, structure,
             self.arena.ctypes.data, None if self.taken is None else self.taken.ctypes.data,
         )  # fmt: skip
-        self.code = engine.Code(engine.Image(text), ["spec"], {})
+        self.code = engine.Code(engine.Image(text, keep=False), ["spec"], {})
         self.address = self.code.addresses["spec"]
 
     @property
@@ -532,7 +532,7 @@ def _dispatch_definition():
         items=TUPLE_ITEMS, slow=TUPLE_ITEMS + 8, busy=TUPLE_ITEMS + 16, data=DATA, miss=MISS,
         vectorcall=_vectorcall_offset(),
     )  # fmt: skip
-    code = engine.Code(engine.Image(text), ["dispatch"], {})
+    code = engine.Code(engine.Image(text, keep=False), ["dispatch"], {})
     doc = b"The compiled function; see type(f).__doc__."
     return _MethodDef(b"__call__", code.addresses["dispatch"], METH_FASTCALL_KEYWORDS, doc), code
 
