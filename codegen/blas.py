@@ -245,6 +245,15 @@ def numpy_provider() -> Provider | None:
     return Provider("i64", lambda name: ctypes.cast(getattr(library, f"scipy_{name}_64_"), ctypes.c_void_p).value)
 
 
+def set_num_threads(n) -> None:
+    """Of the OpenBLAS in NumPy's wheels; other libraries have settings of their own."""
+    import numpy._core._multiarray_umath as umath
+
+    setter = getattr(ctypes.CDLL(umath.__file__), "scipy_openblas_set_num_threads64_", None)
+    if setter is not None:
+        setter(ctypes.c_int(n))
+
+
 def scipy_provider() -> Provider:
     from scipy.linalg import cython_blas
 

@@ -76,10 +76,10 @@ class Recipe:
 
 
 def _compile(graph, digest) -> Recipe:
-    from . import blas, emit, engine, memory
+    from . import blas, emit, engine, memory, threads
     from .entry import Stats, wrapper
     from .fuse import fuse
-    from .loops import Call, Exit, Fill, kernels_of
+    from .loops import Call, Exit, Fill, Tiles, kernels_of
     from .lower import Body
     from .tile import scheduled, tiled
 
@@ -100,7 +100,7 @@ def _compile(graph, digest) -> Recipe:
     text = module.text + wrapper(module.entry, len(graph.params), len(outputs))
     marks.append(time.perf_counter())
 
-    imports = {symbol: blas.address(symbol) for symbol in module.externals}
+    imports = {s: threads.address() if s == threads.SYMBOL else blas.address(s) for s in module.externals}
     kernels = kernels_of(steps)
     straight_line = sum([len(k.body) for k in kernels]) > STRAIGHT_LINE
     image = engine.Image(text, straight_line)
@@ -108,6 +108,7 @@ def _compile(graph, digest) -> Recipe:
     stats = Stats(
         kernels=[{"name": k.name, "origin": k.origin, **k.statistics} for k in kernels],
         library_calls=sum([type(s) is Call for s in steps]),
+        parallel=sum([type(s) is Tiles and s.piece > 0 for s in steps]),
         arena_bytes=arena,
         code_bytes=len(image.data),
         compile_ms={"fuse": (marks[1] - marks[0]) * 1e3, "emit": (marks[2] - marks[1]) * 1e3, **image.times},

@@ -20,7 +20,7 @@ import numpy as np
 
 from tapejit.ir.types import BOOL, I64
 
-from . import affine, blas, vecmath
+from . import affine, blas, threads, vecmath
 from .loops import (
     Accumulate,
     Arg,
@@ -314,19 +314,57 @@ class ModuleEmitter:
         ]  # fmt: skip
 
     def tiles(self, step, lines, pointers):
-        """A loop over tiles; the base of a window is where row 0 would be."""
+        """The tiles one after the other, or the call that runs the pieces in parallel."""
+        if not step.piece:
+            self.tile_loop(step, lines, {b: pointer(lines, pointers, b) for b in step.buffers}, "0", str(step.extent))
+            return
+        name = self.piece(step)
+        label = f"job{self.loops}"
+        self.loops += 1
+        lines.append(f"  %{label} = alloca [3 x ptr]")
+        for i, base in enumerate(("inputs", "outputs", "arena")):
+            lines.append(f"  %{label}.{base} = getelementptr ptr, ptr %{label}, i64 {i}")
+            lines.append(f"  store ptr %{base}, ptr %{label}.{base}")
+        self.declares.add(f"declare void @{threads.SYMBOL}(ptr, ptr, i64)")
+        self.externals.add(threads.SYMBOL)
+        lines.append(f"  call void @{threads.SYMBOL}(ptr @{name}, ptr %{label}, i64 {step.pieces})")
+
+    def piece(self, step):
+        """The function (context, k) that runs piece k."""
+        lines = ["entry:"]
+        for i, base in enumerate(("inputs", "outputs", "arena")):
+            lines += [f"  %{base}.at = getelementptr ptr, ptr %context, i64 {i}", f"  %{base} = load ptr, ptr %{base}.at"]
+        pointers = {}
         args = {b: pointer(lines, pointers, b) for b in step.buffers}
+        own = {b: b.room // step.pieces for b in step.windows}
+        own |= {b: b.type.nbytes // step.pieces for b in step.partials}
+        for i, (buffer, size) in enumerate(own.items()):
+            lines.append(f"  %own{i}.o = mul nsw i64 %k, {size}")
+            lines.append(f"  %own{i} = getelementptr i8, ptr {args[buffer]}, i64 %own{i}.o")
+            args[buffer] = f"%own{i}"
+        for buffer, start in step.partials.items():
+            self.fill_call(lines, args[buffer], buffer.type.size // step.pieces, start)
+        lines += [
+            f"  %first = mul nsw i64 %k, {step.piece}", f"  %last.full = add nsw i64 %first, {step.piece}",
+            f"  %last = call i64 @llvm.smin.i64(i64 %last.full, i64 {step.extent})",
+        ]  # fmt: skip
+        self.tile_loop(step, lines, args, "%first", "%last")
+        return self.function("piece", "\n".join(["(ptr %context, i64 %k) nounwind {", *lines, "  ret void", "}\n"]))
+
+    def tile_loop(self, step, lines, args, first, last):
+        """A loop over the tiles of the rows from first to last; the base of a window is where row 0 would be."""
         label = f"tiles{self.loops}"
         self.loops += 1
         begin, end = f"%{label}.begin", f"%{label}.end"
         before = lines_label(lines)
         lines += [
-            f"  br label %{label}", f"{label}:", f"  {begin} = phi i64 [ 0, %{before} ], [ {end}, %{label} ]",
+            f"  br label %{label}", f"{label}:", f"  {begin} = phi i64 [ {first}, %{before} ], [ {end}, %{label} ]",
             f"  {end}.full = add nsw i64 {begin}, {step.rows}",
-            f"  {end} = call i64 @llvm.smin.i64(i64 {end}.full, i64 {step.extent})",
+            f"  {end} = call i64 @llvm.smin.i64(i64 {end}.full, i64 {last})",
             f"  {end}.count = sub nsw i64 {end}, {begin}",
         ]  # fmt: skip
         self.declares.add("declare i64 @llvm.smin.i64(i64, i64)")
+        args = dict(args)
         for i, (buffer, row) in enumerate(step.windows.items()):
             base = f"%{label}.w{i}"
             lines += [f"  {base}.o = mul nsw i64 {begin}, -{row}",
@@ -336,13 +374,16 @@ class ModuleEmitter:
             name, _ = self.kernel(kernel, step)
             pointers = ", ".join([f"ptr {args[b]}" for b in kernel.buffers])
             lines.append(f"  call void @{name}({pointers}, i64 {begin}, i64 {end}.count)")
-        lines += [f"  {end}.last = icmp eq i64 {end}, {step.extent}", f"  br i1 {end}.last, label %{label}.out, label %{label}",
+        lines += [f"  {end}.last = icmp eq i64 {end}, {last}", f"  br i1 {end}.last, label %{label}.out, label %{label}",
                   f"{label}.out:"]  # fmt: skip
 
     def fill(self, step, lines, pointers):
-        type, at = MEMORY[step.buffer.type.dtype], pointer(lines, pointers, step.buffer)
-        name, start = self.function("fill", FILL.format(type=type)), literal(step.start.data, step.start.dtype)
-        lines.append(f"  call void @{name}(ptr {at}, i64 {step.buffer.type.size}, {type} {start})")
+        self.fill_call(lines, pointer(lines, pointers, step.buffer), step.buffer.type.size, step.start)
+
+    def fill_call(self, lines, at, size, start):
+        type = MEMORY[start.dtype]
+        name = self.function("fill", FILL.format(type=type))
+        lines.append(f"  call void @{name}(ptr {at}, i64 {size}, {type} {literal(start.data, start.dtype)})")
 
     def library_call(self, step, lines, pointers):
         args = [pointer(lines, pointers, b) for b in step.buffers]

@@ -60,6 +60,7 @@ class Stats:
 
     kernels: list = field(default_factory=list)
     library_calls: int = 0
+    parallel: int = 0  # steps that run on several threads
     arena_bytes: int = 0
     code_bytes: int = 0
     compile_ms: dict = field(default_factory=dict)
@@ -102,7 +103,7 @@ class Executable:
         self.results, self.guards = results, guards
         self._makers = [(r.shape, r.dtype) for r in results]
         heavy = sum([k["bytes"] + k["operations"] for k in stats.kernels]) + stats.library_calls * GIL_BYTES
-        self.releases_gil = heavy > GIL_BYTES
+        self.releases_gil = heavy > GIL_BYTES or stats.parallel > 0
         if NATIVE.value and reads_objects():
             self._call = (WITHOUT_GIL if self.releases_gil else WITH_GIL)(code.addresses[entry + ".lists"])
         else:

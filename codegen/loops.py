@@ -161,12 +161,22 @@ class Fill:
 
 @dataclass(slots=True)
 class Tiles:
-    """Kernels run over `rows` rows at a time of `extent`. windows: buffer -> bytes of a row, for those kept for a tile only."""
+    """Kernels run over `rows` rows at a time of `extent`. windows: buffer -> bytes of a row, for those kept for a tile only.
+
+    In pieces of `piece` rows, if that is not 0, which may run at the same time: each has windows of its own, and folds the
+    rows into a part of its own: partials: buffer of all parts -> what a part starts with.
+    """
 
     kernels: list
     extent: int
     rows: int
     windows: dict
+    piece: int = 0
+    partials: dict = field(default_factory=dict)
+
+    @property
+    def pieces(self):
+        return -(-self.extent // self.piece) if self.piece else 1
 
     @property
     def buffers(self):
@@ -261,7 +271,8 @@ def show(steps) -> str:
     for step in steps:
         if isinstance(step, Tiles):
             windows = "".join([f"; {b.name}: a tile" for b in step.windows])
-            program.append(f"  tiles of {step.rows} rows of {step.extent}{windows}")
+            pieces = f", {step.pieces} pieces in parallel" if step.piece else ""
+            program.append(f"  tiles of {step.rows} rows of {step.extent}{pieces}{windows}")
         inside = "  " * isinstance(step, Tiles)
         for kernel in kernels_of([step]):
             program.append(f"  {inside}{kernel.name}({', '.join(b.name for b in kernel.buffers)})")

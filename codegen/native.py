@@ -308,6 +308,7 @@ def spec_text(entry_address, arguments, keywords, captured, reads, results, stru
     t.slots += [
         f"  %inputs = alloca [{max(inputs, 1)} x ptr]", f"  %outputs = alloca [{max(len(results), 1)} x ptr]",
         f"  %scalars = alloca [{max(len(results), 1)} x i64]", "  %any = alloca i1", "  store i1 false, ptr %any",
+        "  %owner = alloca i1", "  store i1 false, ptr %owner",
         f"  %shape = alloca [{max([r.ndim for r in results], default=0) + 1} x i64]",
     ]  # fmt: skip
     t.require("%nargs", str(len(arguments) - len(keywords)), "i64")
@@ -361,10 +362,10 @@ def spec_text(entry_address, arguments, keywords, captured, reads, results, stru
         for obj in given.held:
             t.call("Py_IncRef", "void", f"ptr {obj}")
         t.add(f"store i64 1, ptr {address(taken)}")
+        t.add("store i1 true, ptr %owner")
         thread = t.call("PyEval_SaveThread", "ptr")
         left = t.let(call)
         t.call("PyEval_RestoreThread", "void", f"ptr {thread}")
-        t.add(f"store i64 0, ptr {address(taken)}")
         for obj in given.held:
             t.call("Py_DecRef", "void", f"ptr {obj}")
     t.add(f"%ran = icmp eq i64 {left}, 0")
@@ -395,6 +396,13 @@ def spec_text(entry_address, arguments, keywords, captured, reads, results, stru
             t.call("Py_DecRef", "void", f"ptr {t.let(f'load ptr, ptr {slot}')}")  # of NULL: nothing
         t.add("br label %done")
         t.label("done")
+    if taken is not None:  # last of all: from then on this code may be freed
+        t.add("%owned = load i1, ptr %owner")
+        t.add("br i1 %owned, label %leave, label %left")
+        t.label("leave")
+        t.add(f"store i64 0, ptr {address(taken)}")
+        t.add("br label %left")
+        t.label("left")
     t.add("ret ptr %result")
     body = "\n".join([*t.slots, *t.lines])
     return f"define ptr @spec(ptr %args, i64 %nargs, ptr %kwnames) nounwind {{\nentry:\n{body}\n}}\n"

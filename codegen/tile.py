@@ -23,10 +23,14 @@ possible, one axis per body, and a body joins if at least one survives.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import prod
+
+from tapejit.ir.types import tensor
 
 from . import affine, pack
-from .loops import Call, Exit, Fill, Tiles
+from .loops import Buffer, Call, Exit, Fill, Tiles
 from .lower import Best, Body, Fold, Put, Scan
+from .memory import LINE
 from .schedule import is_dead, schedule
 
 SHARED_BYTES = 1 << 20  # bytes met again by rows from which on tiles pay: what does not fit the nearer caches
@@ -36,6 +40,12 @@ LEAST_EXTENT = 128  # rows of a group
 OPEN_GROUPS = 4  # groups that may still grow
 HYPOTHESES = 8
 MOST_BODIES = 60
+
+PIECE_NANOSECONDS = 20_000  # of a piece for one thread, at least; starting all threads takes a few microseconds
+MOST_PIECES = 64
+WHOLE_LINES = 64  # rows of pieces come in multiples of this, so that threads do not write to the same cache lines
+INSTRUCTION_NANOSECONDS = 0.06
+BYTE_NANOSECONDS = 0.05
 
 
 @dataclass(eq=False)
@@ -47,6 +57,8 @@ class Group:
     since: tuple = field(default_factory=lambda: (set(), set()))  # buffers (touched, written) by later steps outside
     windows: dict = field(default_factory=dict)
     rows: int = 0  # of a tile
+    piece: int = 0  # rows of what one thread takes at a time, 0 if all is one
+    partials: dict = field(default_factory=dict)
 
     @property
     def extent(self):
@@ -74,13 +86,14 @@ def tiled(steps) -> list:
                 group.since[0].update(reads)
                 group.since[1].update(writes)
         if joined is None:
-            axes = row_axes(step)
+            axes = [a for a in row_axes(step) if step.space[a] >= LEAST_EXTENT]
             joined = Group([step], sorted([(step.space[a], [a]) for a in axes], reverse=True))
             out.append(joined)
             if axes:
                 open_groups = [*open_groups[1 - OPEN_GROUPS :], joined]
     users = users_of(steps)
-    return [one for step in out for one in (finish(step, users) if type(step) is Group else [step])]
+    finished = [one for step in out for one in (finish(step, users) if type(step) is Group else [step])]
+    return [one for step in finished for one in (in_pieces(step) if type(step) in (Body, Group) else [step])]
 
 
 def scheduled(step):
@@ -90,7 +103,7 @@ def scheduled(step):
     if type(step) is not Group:
         return step
     kernels = [schedule(body, axis) for body, axis in zip(step.bodies, step.axes)]
-    return Tiles([k for k in kernels if k is not None], step.extent, step.rows, step.windows)
+    return Tiles([k for k in kernels if k is not None], step.extent, step.rows, step.windows, step.piece, step.partials)
 
 
 # ---- legality ----------------------------------------------------------------------------------------------------------
@@ -112,7 +125,7 @@ def row_axes(body):
     if body.indexing or body.ordered and any([type(e) is Put for e in body.effects]):
         return []
     running = any([type(e) in (Scan, Best) for e in body.effects])
-    return [v for v in range(len(body.space) - running) if body.space[v] >= LEAST_EXTENT]
+    return list(range(len(body.space) - running))
 
 
 def stride(body, axis, at):
@@ -184,9 +197,7 @@ def finish(group, users):
     packed = pack.wanted(group, stride_of, outside)
     if not packed and sum([b.type.nbytes for b in stride_of if count[b] > 1]) < SHARED_BYTES:
         return group.bodies
-    carried = [
-        e for body, axis in zip(group.bodies, group.axes) for e in effects_of(body) if type(e) is Fold and axis in e.axes
-    ]  # fmt: skip
+    carried = carried_by(group)
     if any([{id(body) for body in writers(users[e.buffer], e.buffer)} - mine for e in carried]):
         return group.bodies
     for e in carried:
@@ -200,7 +211,12 @@ def finish(group, users):
         for buffer in [b for b in stride_of if b not in outside]:
             group.windows[buffer] = row_bytes[buffer]
             buffer.room = group.rows * row_bytes[buffer]
-    return [*[Fill(e.buffer, e.start) for e in {e.buffer: e for e in carried}.values()], group]
+    return [group]
+
+
+def carried_by(group):
+    """The folds over the rows."""
+    return [e for body, axis in zip(group.bodies, group.axes) for e in effects_of(body) if type(e) is Fold and axis in e.axes]
 
 
 def writers(steps, buffer):
@@ -225,3 +241,69 @@ def rows_of_a_tile(extent, row_bytes):
     rows = max(TILE_BYTES // row_bytes, LEAST_ROWS)
     rows -= rows % (64 if rows >= 64 else 8)  # whole vectors
     return min(rows, extent)
+
+
+# ---- pieces ------------------------------------------------------------------------------------------------------------
+def in_pieces(step) -> list:
+    """The steps that run a body or a group, cut into pieces for several threads if there is enough to do.
+
+    How many pieces depends on the work alone, so that sums are added up in the same order by any number of threads: each
+    piece folds the rows into a part of its own, the parts are folded in order.
+    """
+    group = step if type(step) is Group else alone(step)
+    pieces = min(int(sum([nanoseconds(b) for b in group.bodies]) // PIECE_NANOSECONDS), MOST_PIECES) if group else 1
+    if pieces < 2 or group.extent < pieces:
+        if type(step) is Body:
+            return [step]
+        return [*[Fill(e.buffer, e.start) for e in {e.buffer: e for e in carried_by(group)}.values()], group]
+    unit = group.rows if type(step) is Group else WHOLE_LINES if group.extent >= pieces * WHOLE_LINES else 1
+    group.piece = -(-group.extent // (pieces * unit)) * unit
+    if type(step) is Body:
+        group.rows = group.piece
+    pieces = -(-group.extent // group.piece)
+    for window in group.windows:
+        window.room = room_of_a_piece(window) * pieces
+    after = []
+    parts = {}
+    for e in carried_by(group):
+        e.resume = True
+        buffer = e.buffer
+        if buffer not in parts:
+            type_of_parts = tensor(buffer.type.dtype, (pieces, buffer.type.size))
+            made = parts[buffer] = Buffer(f"{buffer.name}.parts", type_of_parts, ("arena", None))
+            made.loads = 1
+            group.partials[made] = e.start
+            after.append(combined(made, buffer, e, pieces))
+        e.buffer = parts[buffer]
+    return [group, *after]
+
+
+def alone(body):
+    """A group of one body, over the loop that is cut best, or None."""
+    axes = [v for v in row_axes(body)] if effects_of(body) else []
+    if not axes:
+        return None
+    axis = max(axes, key=lambda v: (min(body.space[v], MOST_PIECES), -v))
+    return Group([body], [(body.space[axis], [axis])])
+
+
+def nanoseconds(body):
+    """About how long a body takes on one core."""
+    bytes = sum([b.type.nbytes for b in set.union(*touched_by(body))])
+    return prod(body.space) * body.weight * INSTRUCTION_NANOSECONDS + bytes * BYTE_NANOSECONDS
+
+
+def room_of_a_piece(window):
+    """Bytes of a window of one piece: whole cache lines."""
+    return -(-window.room // LINE) * LINE
+
+
+def combined(parts, buffer, fold, pieces):
+    """The body that folds the parts into the buffer."""
+    size = buffer.type.size
+    here = affine.variable(1) if size > 1 else affine.ZERO
+    body = Body((pieces, size) if size > 1 else (pieces,), None)
+    value = body.load(parts, affine.add(affine.scale(affine.variable(0), size), here), ())
+    body.effects.append(Fold(buffer, here, fold.op, frozenset([0]), fold.start, value))
+    body.origins.append("parts")
+    return body

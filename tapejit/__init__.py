@@ -11,6 +11,8 @@
     print(slope.ir(1.0))        # the gradient's SSA, with the Python line behind every operation
 """
 
+from tapejit.codegen.threads import get_num_threads, set_num_threads
+
 from . import numpy  # noqa: F401  fills array.HANDLERS
 from .api import (
     elementwise_grad,
@@ -39,7 +41,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Array", "GradientTape", "TapejitError", "TapejitWarning", "UnconnectedWarning", "Variable", "custom_gradient",
-    "elementwise_grad", "grad", "gradients_function", "hessian", "hvp", "implicit_gradients",
-    "implicit_value_and_gradients", "jacobian", "jit", "jvp", "make_vjp", "numpy", "stop_gradient", "value_and_grad",
-    "value_and_gradients_function", "vjp", "vmap",
+    "elementwise_grad", "get_num_threads", "grad", "gradients_function", "hessian", "hvp", "implicit_gradients",
+    "implicit_value_and_gradients", "jacobian", "jit", "jvp", "make_vjp", "numpy", "set_num_threads", "stop_gradient",
+    "value_and_grad", "value_and_gradients_function", "vjp", "vmap",
 ]  # fmt: skip

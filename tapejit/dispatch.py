@@ -32,7 +32,7 @@ from .errors import ArgumentTypeError, TapejitWarning, located
 from .promote import cast
 from .record import Replay, lanes_differ, open_records, state
 from .trace import function_name, leaf_data, trace
-from .tree import flatten, is_leaf, map_leaves, unflatten
+from .tree import flatten, map_leaves, unflatten
 from .variable import Variable, settled
 
 CacheInfo = namedtuple("CacheInfo", "hits misses paths currsize maxsize")
@@ -248,13 +248,13 @@ class Function:
             results = path.run(inputs)
         path.hits += 1
         if path.hits == NATIVE_AFTER:
-            self._go_native(path, args, kwargs)
+            self._go_native(path, key[0], leaves)
         return self._wrap(path.program, results, leaves)
 
-    def _go_native(self, path, args, kwargs):
+    def _go_native(self, path, tree, leaves):
         """Have machine code answer calls like this one from now on, where it can; see codegen/native.py."""
         with self._lock:
-            entry = native_entry(path, args, kwargs, self._environment)
+            entry = native_entry(path, tree, leaves, self._environment)
             if entry is None:
                 return
             if self._dispatcher is None:
@@ -411,8 +411,8 @@ def _reads(base, objects) -> bool:
     return any([isinstance(x, Array) and (x._record is base or isinstance(x, Variable)) for x in objects])
 
 
-def native_entry(path, args, kwargs, environment):
-    """The machine-code entry of a path for arguments like these, or None."""
+def native_entry(path, tree, leaves, environment):
+    """The machine-code entry of a path for arguments like these, flattened, or None."""
     program = path.program
     structure = _structure(program.out_tree, iter(range(program.out_tree.count)))
     reads = environment.identities() if environment is not None else None
@@ -422,24 +422,27 @@ def native_entry(path, args, kwargs, environment):
 
     if not native.supported():
         return None
-    types = iter([p.type for p in program.graph.params])
-    arguments = [_argument(x, types, native.Argument) for x in (*args, *kwargs.values())]
+    positional, named = tree.children
+    types = [p.type for p in program.graph.params]
+    given = iter(zip(leaves, types))
+    arguments = [_argument(child, given, native.Argument) for child in (*positional.children, *named.children)]
     if None in arguments or any([type(x) is not np.ndarray or not _as_is(x) for x in path.sources]):
         return None
-    return native.Spec(path.code, arguments, tuple(kwargs), list(zip(path.sources, types)), reads, structure)
+    captured = list(zip(path.sources, types[program.leaves :]))
+    return native.Spec(path.code, arguments, named.data[1], captured, reads, structure)
 
 
-def _argument(x, types, make):
-    """What an argument like x must be, or None if machine code cannot tell. types: of the parameters still to come."""
+def _argument(tree, given, make):
+    """What an argument of this structure must be, or None if machine code cannot tell. given: (leaf, its Type) in order."""
+    kind = tree.kind
+    if kind == "static":
+        return make("static", tree.data[1]) if tree.data[0] in (bool, str, type(None)) else None
+    if kind != "leaf":
+        children = tuple([_argument(c, given, make) for c in tree.children])
+        plain = kind in ("tuple", "list") or (kind == "dict" and tree.data[0] is dict)
+        return make(kind, tree.data and tree.data[1], children) if plain and None not in children else None
+    x, want = next(given)
     cls = type(x)
-    if cls in (tuple, list, dict):
-        children = tuple([_argument(i, types, make) for i in (x.values() if cls is dict else x)])
-        return None if None in children else make(cls.__name__, tuple(x) if cls is dict else None, children)
-    if x is None or cls in (bool, str):
-        return make("static", x)
-    if not is_leaf(x):
-        return None
-    want = next(types)
     if cls is np.ndarray:
         return make("array", want) if (x.dtype, x.shape) == (want.dtype, want.shape) else None
     if want.ndim or (cls is float and want.dtype != np.float64) or (cls is int and want.dtype != np.int64):

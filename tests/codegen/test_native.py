@@ -320,3 +320,19 @@ def test_without_it_ctypes_answers():
         np.testing.assert_allclose(value, np.sum(np.sin(x) ** 2), rtol=1e-13)
         np.testing.assert_allclose(slopes["x"], np.sin(2 * x), rtol=1e-13, atol=1e-15)
         np.testing.assert_array_equal(f({"x": -x}, 2)[1]["x"], np.full(50, 2.0))
+
+
+def test_arguments_that_change_while_the_function_runs():
+    """What the entry checks is what was recorded, not what the containers hold by then."""
+    nest = {"x": np.ones(3)}
+
+    def clearing(p):
+        total = np.sum(p["x"])
+        p.pop("x")
+        return total
+
+    f = tapejit.jit(clearing)
+    for _ in range(NATIVE_AFTER + 2):
+        f(nest | {})
+    with pytest.raises(KeyError):
+        f({})
