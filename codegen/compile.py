@@ -82,6 +82,7 @@ def _compile(graph, digest) -> Recipe:
     from .loops import Call, Exit, Fill, Tiles, kernels_of
     from .lower import Body
     from .tile import scheduled, tiled
+    from .vecmath import rare
 
     marks = [time.perf_counter()]
     steps, outputs = fuse(graph)
@@ -98,9 +99,13 @@ def _compile(graph, digest) -> Recipe:
 
     module = emit.ModuleEmitter(engine.attributes()).module(steps, digest)
     text = module.text + wrapper(module.entry, len(graph.params), len(outputs))
+    text += engine.LATE + module.late if module.late else ""
     marks.append(time.perf_counter())
 
-    imports = {s: threads.address() if s == threads.SYMBOL else blas.address(s) for s in module.externals}
+    imports = {}
+    for symbol in module.externals:
+        owner = threads if symbol == threads.SYMBOL else rare if symbol.endswith(rare.LOOP) else blas
+        imports[symbol] = owner.address(symbol)
     kernels = kernels_of(steps)
     straight_line = sum([len(k.body) for k in kernels]) > STRAIGHT_LINE
     image = engine.Image(text, straight_line)

@@ -46,6 +46,7 @@ PARAMETER_LIMIT = 64  # more buffers than this are addressed from the three base
 @dataclass
 class Module:
     text: str
+    late: str  # see engine.LATE
     entry: str
     externals: frozenset
 
@@ -291,13 +292,14 @@ class ModuleEmitter:
             f"define i64 @{entry}(ptr %inputs, ptr %outputs, ptr %arena, ptr %observed) nounwind {{", *lines,
             "  ret i64 0", "}\n",
         ])  # fmt: skip
-        declares, definitions = vecmath.definitions({(name, dtype) for name, dtype, _ in self.math})
+        functions = vecmath.definitions({(name, dtype) for name, dtype, _ in self.math})
         called = [called_function(n, d, vecmath.ARITY[n]) for n, d, inline in sorted(self.math) if not inline]
         parts = [
-            "\n".join(sorted(self.declares | set(declares))), definitions, *called, *map(power_function, sorted(self.powers)),
-            *self.functions.values(), text,
+            "\n".join(sorted(self.declares | functions.declares)), functions.text, *called,
+            *map(power_function, sorted(self.powers)), *self.functions.values(), text,
         ]  # fmt: skip
-        return Module("\n".join([p for p in parts if p]), entry, frozenset(self.externals))
+        externals = frozenset(self.externals | functions.externals)
+        return Module("\n".join([p for p in parts if p]), functions.late, entry, externals)
 
     def exit(self, step, lines, pointers):
         k, address = step.index, pointer(lines, pointers, step.buffer)

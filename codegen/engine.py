@@ -21,6 +21,8 @@ _lock = threading.RLock()
 _serial = itertools.count()
 _session = None
 
+# What follows this line in a module's text is linked in and its `alwaysinline` functions inlined after the passes.
+LATE = "\n; ---- late ----\n"
 SPEED = 1  # vectorizes, unrolls and interleaves like 3, for half the time (measured: equal code speed)
 
 
@@ -50,14 +52,23 @@ class Session:
 
     def optimize(self, text, straight_line):
         """straight_line: the module has much code outside loops, over which the SLP vectorizer takes its time."""
+        text, _, late = text.partition(LATE)
         module = llvm.parse_assembly(text)
         builder = llvm.create_pass_builder(self.machine, self.tunings[straight_line])  # each run adds callbacks to it
-        passes = builder.getModulePassManager()
-        passes.run(module, builder)
-        # llvmlite's own `close` does not free a pass manager (its base classes are in the wrong order): 40 kB a module.
-        llvm.NewPassManager._dispose(passes)
-        passes.detach()
+        _run(builder.getModulePassManager(), builder, module)
+        if late:
+            module.link_in(llvm.parse_assembly(late))
+            passes = llvm.create_new_module_pass_manager()
+            passes.add_always_inliner_pass()
+            _run(passes, llvm.create_pass_builder(self.machine, self.tunings[straight_line]), module)
         return module
+
+
+def _run(passes, builder, module):
+    passes.run(module, builder)
+    # llvmlite's own `close` does not free a pass manager (its base classes are in the wrong order): 40 kB a module.
+    llvm.NewPassManager._dispose(passes)
+    passes.detach()
 
 
 def session() -> Session:

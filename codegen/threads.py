@@ -357,7 +357,7 @@ def pool() -> _Pool:
         return _code
 
 
-def address() -> int:
+def address(symbol=SYMBOL) -> int:
     """Of `parallel`, for programs that call it."""
     return pool().address
 

@@ -6,6 +6,8 @@ vectorizer widens it together with whatever surrounds it: no vector library, no 
 Where we have no function of our own, the definition is a call to libm (correct, but the loop stays scalar);
 `VECTORIZED` says which are ours.
 
+Arguments that a fast path does not serve leave it for another version of the function: see rare.py.
+
 Flow: `symbol` names a function -> `definitions` looks up its Python description (exponential.py, logarithmic.py,
 ... each a dict from name to a function of a `builder.Builder` and its arguments) -> the builder writes SSA text.
 `tables.py` holds the coefficients, made by `coefficients.py` with mpmath; `report.py` measures accuracy and speed.
@@ -19,6 +21,7 @@ lgamma and tgamma are libm's, with its accuracy (here, 2 and 5 ulp; lgamma only 
 `llvm.fma` is used for its single rounding: on a target without FMA it becomes a libm call, correct but slow.
 """
 
+from dataclasses import dataclass
 from functools import cache
 
 from . import (
@@ -28,6 +31,7 @@ from . import (
     inverse_trigonometric,
     logarithmic,
     power,
+    rare,
     roots,
     trigonometric,
 )
@@ -52,6 +56,7 @@ FAMILIES = (
     trigonometric,
 )
 OURS = {name: function for family in FAMILIES for name, function in family.FUNCTIONS.items()}
+SERVING_RARE = {name: function for family in FAMILIES for name, function in getattr(family, "RARE", {}).items()}
 VECTORIZED = frozenset((name, dtype) for name in OURS for dtype in FORMATS)
 
 
@@ -62,19 +67,38 @@ def symbol(name, dtype):
     return f"@tapejit.{name}.{dtype}"
 
 
-def definitions(needed):
-    """(declare lines, text of the define blocks and tables) for a set of (name, dtype) pairs.
+@dataclass(frozen=True)
+class Definitions:
+    """Text for a module. declares: to merge with its own. late: to go after `engine.LATE`. externals: symbols to import."""
 
-    Each function and table appears once, in sorted order. The `declare` lines are apart so that the caller can
-    merge them with its own.
-    """
-    declares, tables, functions = set(), {}, []
-    for name, dtype in sorted(needed):
-        text, its_declares, its_tables = _function(name, dtype)
-        functions.append(text)
-        declares |= its_declares
-        tables.update(its_tables)
-    return declares, "\n".join([*(_table(name, tables[name]) for name in sorted(tables)), *functions])
+    declares: set
+    text: str
+    late: str
+    externals: set
+
+
+def definitions(needed):
+    """The Definitions of a set of (name, dtype) pairs: each function and table once, in sorted order."""
+    made = [_function(name, dtype) for name, dtype in sorted(needed)]
+    hooks = [pair for pair, function in zip(sorted(needed), made) if function.rare]
+    declares, text = _joined(made)
+    for name, dtype in hooks:
+        declares |= set(rare.declarations(name, dtype, ARITY[name]))
+    if not hooks:
+        return Definitions(declares, text, "", set())
+    externals = {rare.library_symbol(name, dtype) for name, dtype in hooks}
+    return Definitions(declares, rare.used(hooks) + text, rare.definitions(hooks, ARITY), externals)
+
+
+def rare_definition(name, dtype):
+    """(declare lines, text) of the version that serves the rare arguments, under the function's own symbol."""
+    return _joined([_function(name, dtype, serving_rare=True)])
+
+
+def _joined(functions):
+    tables = {name: values for f in functions for name, values in f.tables.items()}
+    parts = [*(_table(name, tables[name]) for name in sorted(tables)), *(f.text for f in functions)]
+    return {line for f in functions for line in f.declares}, "\n".join(parts)
 
 
 def _libm(name):
@@ -89,15 +113,27 @@ def _table(name, values):
     return f"@tapejit.table.{name} = internal unnamed_addr constant [{len(values)} x double] [{items}], align 64\n"
 
 
+@dataclass(frozen=True)
+class Function:
+    text: str
+    declares: frozenset
+    tables: dict
+    rare: bool  # whether it ends in the hook of rare.py
+
+
 @cache
-def _function(name, dtype):
-    head = symbol(name, dtype)
+def _function(name, dtype, serving_rare=False):
     b = Builder(FORMATS[dtype], ARITY[name])
-    result = OURS.get(name, _libm(name))(b, *b.args)
+    result = (SERVING_RARE if serving_rare else OURS).get(name, _libm(name))(b, *b.args)
     type = b.format.type
     parameters = ", ".join(f"{type} {a.text}" for a in b.args)
+    has_hook = isinstance(result, tuple)
+    if has_hook:
+        value, condition = result
+        result = b.emit(f"call {type} @{rare.hook(name, dtype)}({parameters}, {type} {value.text}, i1 {condition.text})", type)
     body = "\n".join([*b.lines, f"  ret {type} {result.text}"])
     text = (
-        f"define internal {type} {head}({parameters}) alwaysinline nounwind willreturn memory(none) {{\n{body}\n}}\n"
+        f"define internal {type} {symbol(name, dtype)}({parameters}) alwaysinline nounwind willreturn memory(none) "
+        f"{{\n{body}\n}}\n"
     )
-    return text, frozenset(b.declares), b.tables
+    return Function(text, frozenset(b.declares), b.tables, has_hook)

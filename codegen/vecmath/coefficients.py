@@ -143,6 +143,7 @@ def plan():
     exp2_tail = series(lambda k: LN2 ** (k + 2) / fact(k + 2))
     sin_tail = series(lambda k: (-1) ** (k + 1) / fact(2 * k + 3))
     cos_tail = series(lambda k: (-1) ** k / fact(2 * k + 4))
+    tan_tail = series(lambda k: 4 ** (k + 2) * (4 ** (k + 2) - 1) * abs(mpmath.bernoulli(2 * k + 4)) / fact(2 * k + 4), 150)
     sinh_tail = series(lambda k: 1 / fact(2 * k + 3))
     cosh_tail = series(lambda k: 1 / fact(2 * k + 4))
     atanh_tail = series(lambda k: mpf(2) / (2 * k + 3), 140)
@@ -153,7 +154,6 @@ def plan():
     half_ln2 = (-LN2 / 2 * SLACK, LN2 / 2 * SLACK)
     half_ln2_squared = (0, half_ln2[1] ** 2)
     eighth_turn_squared = (0, (PI / 4 * SLACK) ** 2)
-    more_than_eighth_turn_squared = (0, (PI / 2 * mpf(9) / 16) ** 2)
     log_squared = (0, ((mpmath.sqrt(2) - 1) / (mpmath.sqrt(2) + 1) * SLACK) ** 2)
     cell = (-1 / mpf(128), 1 / mpf(128))
     half_squared = (0, mpf(1) / 4)
@@ -169,8 +169,9 @@ def plan():
         ("EXP2", "(2**x - 1 - x log 2) / x**2", exp2_tail, 2, (-mpf(1) / 2, mpf(1) / 2), 9, 4),
         ("SINH", "(sinh(r) - r) / r**3 in r**2", sinh_tail, 1, half_ln2_squared, 4, 1),
         ("COSH", "(cosh(r) - 1 - r**2/2) / r**4 in r**2", cosh_tail, 2, half_ln2_squared, 4, 1),
-        ("SIN", sin_what, sin_tail, 1, eighth_turn_squared, 5, None),
-        ("COS", cos_what, cos_tail, 2, eighth_turn_squared, 5, None),
+        ("SIN", sin_what, sin_tail, 1, eighth_turn_squared, 5, 2),
+        ("COS", cos_what, cos_tail, 2, eighth_turn_squared, 5, 2),
+        ("TAN", "(tan(r) - r) / r**3 in r**2", tan_tail, 1, eighth_turn_squared, 13, 6),
         ("LOG", "(2 atanh(s)/s - 2) / s**2 in s**2", atanh_tail, 1, log_squared, 6, 2),
         ("POW_LOG", log1p_what, log1p_tail, 2, cell, 6, None),
         ("ASIN", "(asin(x) - x) / x**3 in x**2", asin_tail, 1, half_squared, 12, 4),
@@ -182,8 +183,6 @@ def plan():
         # Evaluated in double arithmetic on behalf of f32.
         ("EXP_SHORT", exp_what, exp_tail, 2, half_ln2, 5, None),
         ("POW_LOG_SHORT", log1p_what, log1p_tail, 2, cell, 2, None),
-        ("SIN_SHORT", sin_what, sin_tail, 1, more_than_eighth_turn_squared, 2, None),
-        ("COS_SHORT", cos_what, cos_tail, 2, more_than_eighth_turn_squared, 2, None),
     ]
 
 
@@ -209,8 +208,10 @@ def constants():
     yield "INV_LN10_F32", "1 / log 10", split_f32(1 / mpmath.log(10), 24)
     yield "LOG10_2", "log10 2: 42 bits, then the rest", split(mpmath.log10(2), 42)
     yield "LOG10_2_F32", "log10 2: 15 bits, then the rest", split_f32(mpmath.log10(2), 15)
-    yield "HALF_PI", "pi / 2", split(PI / 2, 53)
-    yield "HALF_PI_F32", "pi / 2", split_f32(PI / 2, 24)
+    yield "HALF_PI", "pi / 2 in three parts, the second positive", split(PI / 2, 53, 53)
+    yield "HALF_PI_F32", "pi / 2 in three parts, the second positive", split_f32(PI / 2, 23, 24)
+    yield "TWO_OVER_PI_FULL", "2 / pi", split(2 / PI, 53)
+    yield "TWO_OVER_PI_FULL_F32", "2 / pi", split_f32(2 / PI, 24)
     yield "TWO_OVER_SQRT_PI", "2 / sqrt(pi)", split(2 / mpmath.sqrt(PI), 53)
     yield "TWO_OVER_SQRT_PI_F32", "2 / sqrt(pi)", split_f32(2 / mpmath.sqrt(PI), 24)
     yield "CBRT_SCALE", "2**(0/3), 2**(1/3), 2**(2/3)", tuple(float(mpf(2) ** (mpf(k) / 3)) for k in range(3))
@@ -222,18 +223,10 @@ LOG_START = (1 + mpf(54) / 128) / 2
 
 def two_over_pi():
     """2**(16 j) * 2/pi mod 4, j = 0 .. 60, in fixed point: multiples of 2**-49, 2**-100, 2**-151, and the rest."""
-    return _fixed_point_two_over_pi([16 * j for j in range(61)], (49, 100, 151, 260))
-
-
-def two_over_pi_f32():
-    """2**j * 2/pi mod 4, j = 0 .. 104, in fixed point: a multiple of 2**-27 (times 24 bits exact), and the rest."""
-    return _fixed_point_two_over_pi(range(105), (27, 110))
-
-
-def _fixed_point_two_over_pi(exponents, positions):
+    positions = (49, 100, 151, 260)
     columns = [[] for _ in positions]
     with mpmath.workprec(1500):
-        for exponent in exponents:
+        for exponent in range(0, 61 * 16, 16):
             value = mpmath.fmod(mpf(2) ** exponent * 2 / PI, 4)
             for column, bits in zip(columns, positions):
                 part = mpf(float(mpmath.nint(value * mpf(2) ** bits) / mpf(2) ** bits))
@@ -283,7 +276,6 @@ def main():
     for name, make in (
         ("LOG_TABLE", log_table),
         ("TWO_OVER_PI", two_over_pi),
-        ("TWO_OVER_PI_F32", two_over_pi_f32),
     ):
         out += [f"# {line.strip()}".rstrip() for line in make.__doc__.strip().splitlines()]
         columns = [text_of(column).replace("\n", "\n    ") for column in make()]

@@ -13,7 +13,7 @@ from . import tables as t
 def asin(b, x):
     a = b.abs(x)
     big, w, tail = _asin_half(b, a, a)
-    half_pi, half_pi_low = _of(b, "HALF_PI")
+    half_pi, half_pi_low, _ = _of(b, "HALF_PI")
     scale = b.select(big, -2.0, 1.0)
     high, low = b.fast_two_sum(b.select(big, half_pi, 0.0), scale * w)
     low = low + b.select(big, half_pi_low, 0.0)
@@ -22,7 +22,7 @@ def asin(b, x):
 
 def acos(b, x):
     big, w, tail = _asin_half(b, b.abs(x), x)
-    half_pi, half_pi_low = _of(b, "HALF_PI")
+    half_pi, half_pi_low, _ = _of(b, "HALF_PI")
     below = x < -0.5
     scale = b.select(big, b.select(below, -2.0, 2.0), -1.0)
     multiple = b.select(big, b.select(below, 2.0, 0.0), 1.0)
@@ -86,7 +86,7 @@ def _atan_quotient(b, num, den, swapped, negative):
         eighths = b.select(negative, 4.0 - eighths, eighths)
         flipped = swapped ^ negative
     q, tail = b.select(flipped, -q, q), b.select(flipped, -tail, tail)
-    half_pi, half_pi_low = _of(b, "HALF_PI")
+    half_pi, half_pi_low, _ = _of(b, "HALF_PI")
     base, base_low = b.two_product(eighths, half_pi / 2)
     high, low = b.fast_two_sum(base, q)
     return high + (low + b.fma(eighths, half_pi_low / 2, base_low + tail))

@@ -19,7 +19,7 @@ import numpy as np
 from mpmath import mpf
 
 from .. import engine
-from . import ARITY, NAMES, VECTORIZED, definitions, symbol
+from . import ARITY, NAMES, VECTORIZED, definitions, rare, symbol
 from .builder import FORMATS
 
 DTYPES = {"f64": np.float64, "f32": np.float32}
@@ -42,14 +42,14 @@ HARD = {name: (6381956970095103.0 * 2.0**797, 1e22, 2.0**1023) for name in ("sin
 def kernel(name, dtype, width=512):
     """(call(*arrays, out), optimized LLVM text) of a loop that applies the function."""
     type, arity = FORMATS[dtype].type, ARITY[name]
-    declares, text = definitions({(name, dtype)})
+    functions = definitions({(name, dtype)})
     pointers = ", ".join(f"ptr noalias %a{i}" for i in range(arity))
     loads = "\n".join(
         f"  %p{i} = getelementptr {type}, ptr %a{i}, i64 %k\n  %x{i} = load {type}, ptr %p{i}" for i in range(arity)
     )
     arguments = ", ".join(f"{type} %x{i}" for i in range(arity))
-    source = "\n".join(sorted(declares)) + f"""
-{text}
+    source = "\n".join(sorted(functions.declares)) + f"""
+{functions.text}
 define void @kernel({pointers}, ptr noalias %out, i64 %n) "prefer-vector-width"="{width}" {{
 entry:
   br label %loop
@@ -65,8 +65,8 @@ loop:
 exit:
   ret void
 }}
-"""
-    code = engine.Code(engine.Image(source), ["kernel"], {})
+""" + (engine.LATE + functions.late if functions.late else "")
+    code = engine.Code(engine.Image(source), ["kernel"], {symbol: rare.address(symbol) for symbol in functions.externals})
     native = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * (arity + 1), ctypes.c_int64)(code.addresses["kernel"])
 
     def call(*arrays, out=None):
@@ -75,7 +75,7 @@ exit:
         native(*(a.ctypes.data for a in arrays), out.ctypes.data, out.size)
         return out
 
-    call.native, call.code = native, code  # which owns the machine code
+    call.native, call.code, call.text = native, code, source  # the code owns what native points to
     return call, engine.optimized(source)
 
 

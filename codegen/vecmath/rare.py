@@ -1,0 +1,148 @@
+"""Rare arguments: how a loop of vectors leaves its fast path for the few arguments that it does not serve.
+
+A function may have two descriptions: one that is fast and says which arguments are none of its, and one in its module's RARE
+that serves those, at a price (Payne and Hanek's reduction, subnormals, infinities). Computing both and selecting would cost
+their sum, and a branch would keep the loop from being vectorized. So the fast description ends in a call
+
+    y = @tapejit.<function>.rare(x, y, is_rare)
+
+of a function that is declared with vector variants but not yet defined: LLVM's vectorizer replaces the call by a variant.
+After the passes the definitions are linked in and inlined (`engine.LATE`): "if any lane is rare, call the cold function".
+Thus a vector of ordinary arguments pays for one test. The cold function stores the lanes and calls a loop over the other
+description, which is compiled once per process; ordinary lanes keep their value, so that no element's result depends
+on its neighbours.
+
+In: names and dtypes. Out: `declarations` and `definitions` (text), `address` of the compiled loop.
+"""
+
+import threading
+
+from .builder import FORMATS
+
+LOOP = ".rare.loop"  # how the symbols of the compiled loops end
+
+_loops, _lock = {}, threading.Lock()
+
+
+def hook(name, dtype, lanes=1):
+    return f"tapejit.{name}.{dtype}.rare" + (f".{lanes}" if lanes > 1 else "")
+
+
+def library_symbol(name, dtype):
+    """The symbol of the compiled loop, to be imported by whoever has the hook in its module."""
+    return f"tapejit.{name}.{dtype}{LOOP}"
+
+
+def declarations(name, dtype, arity):
+    """Declarations of the hook, scalar and vector."""
+    variants = ",".join(
+        f"_ZGV_LLVM_N{lanes}{'v' * (arity + 2)}_{hook(name, dtype)}({hook(name, dtype, lanes)})" for lanes in _widths(dtype)
+    )
+    pure = "nounwind willreturn memory(none)"
+    yield f'declare {_signature(name, dtype, arity, 1)} {pure} "vector-function-abi-variant"="{variants}"'
+    for lanes in _widths(dtype):
+        yield f"declare {_signature(name, dtype, arity, lanes)} {pure}"
+
+
+def used(needed):
+    """Keeps the vector variants, which nothing refers to before the vectorizer has run."""
+    names = [hook(name, dtype, lanes) for name, dtype in needed for lanes in _widths(dtype)]
+    pointers = ", ".join(f"ptr @{name}" for name in names)
+    return f'@llvm.compiler.used = appending global [{len(names)} x ptr] [{pointers}], section "llvm.metadata"\n'
+
+
+def definitions(needed, arity):
+    """The text to link in after the passes: hooks, and the cold functions that they call."""
+    parts = [_definition(name, dtype, arity[name], lanes) for name, dtype in needed for lanes in (1, *_widths(dtype))]
+    return "\n".join([*parts, '!0 = !{!"branch_weights", i32 1, i32 100000}\n'])
+
+
+def address(symbol) -> int:
+    """The address of the loop over a function's other description."""
+    from .. import engine
+    from . import ARITY, rare_definition
+
+    with _lock:
+        if symbol not in _loops:
+            _, name, dtype, *_ = symbol.split(".")
+            text = _loop(name, dtype, ARITY[name], *rare_definition(name, dtype), engine.attributes())
+            _loops[symbol] = engine.Code(engine.Image(text), [symbol], {})
+        return _loops[symbol].addresses[symbol]
+
+
+def _widths(dtype):
+    """Lanes of a vector of 512, 256 or 128 bits, and for f32 beside f64 half of that."""
+    return (2, 4, 8) if dtype == "f64" else (2, 4, 8, 16)
+
+
+def _vector(type, lanes):
+    return f"<{lanes} x {type}>" if lanes > 1 else type
+
+
+def _signature(name, dtype, arity, lanes, suffix=""):
+    type = _vector(FORMATS[dtype].type, lanes)
+    parameters = [f"{type} %x{i}" for i in range(arity)] + [f"{type} %y", f"{_vector('i1', lanes)} %rare"]
+    return f"{type} @{hook(name, dtype, lanes)}{suffix}({', '.join(parameters)})"
+
+
+def _definition(name, dtype, arity, lanes):
+    type, condition, bytes = (_vector(t, lanes) for t in (FORMATS[dtype].type, "i1", "i8"))
+    cold = _signature(name, dtype, arity, lanes, ".cold")
+    any_lane = (
+        f"  %lanes = bitcast {condition} %rare to i{lanes}\n  %any = icmp ne i{lanes} %lanes, 0\n  br i1 %any"
+        if lanes > 1
+        else "  br i1 %rare"
+    )
+    names = [*[f"x{i}" for i in range(arity)], "y"]
+    stores = "\n".join(f"  %p.{x} = alloca {type}\n  store {type} %{x}, ptr %p.{x}" for x in names)
+    pointers = ", ".join(f"ptr %p.{x}" for x in names)
+    loop = f"void @{library_symbol(name, dtype)}"
+    declaration = f"declare {loop}({', '.join(['ptr'] * (arity + 2))}, i64)\n" if lanes == 1 else ""
+    return f"""{declaration}define {_signature(name, dtype, arity, lanes)} alwaysinline nounwind {{
+{any_lane}, label %leave, label %stay, !prof !0
+leave:
+  %other = call {cold}
+  ret {type} %other
+stay:
+  ret {type} %y
+}}
+define internal {cold} cold noinline nounwind {{
+{stores}
+  %p.rare = alloca {bytes}
+  %bytes = zext {condition} %rare to {bytes}
+  store {bytes} %bytes, ptr %p.rare
+  call {loop}({pointers}, ptr %p.rare, i64 {lanes})
+  %other = load {type}, ptr %p.y
+  ret {type} %other
+}}
+"""
+
+
+def _loop(name, dtype, arity, declares, functions, attributes):
+    """y[k] = f(x[k]) where rare[k]."""
+    type = FORMATS[dtype].type
+    names = [*[f"x{i}" for i in range(arity)], "y"]
+    pointers = ", ".join(f"ptr noalias %p.{x}" for x in names)
+    loads = "\n".join(f"  %q.{x} = getelementptr {type}, ptr %p.{x}, i64 %k\n  %{x} = load {type}, ptr %q.{x}" for x in names)
+    arguments = ", ".join(f"{type} %{x}" for x in names[:-1])
+    return "\n".join(sorted(declares)) + f"""
+{functions}
+define void @{library_symbol(name, dtype)}({pointers}, ptr noalias %p.rare, i64 %n) {attributes} {{
+entry:
+  br label %loop
+loop:
+  %k = phi i64 [0, %entry], [%k.1, %loop]
+{loads}
+  %q.rare = getelementptr i8, ptr %p.rare, i64 %k
+  %byte = load i8, ptr %q.rare
+  %rare = icmp ne i8 %byte, 0
+  %value = call {type} @tapejit.{name}.{dtype}({arguments})
+  %out = select i1 %rare, {type} %value, {type} %y
+  store {type} %out, ptr %q.y
+  %k.1 = add nuw nsw i64 %k, 1
+  %more = icmp ult i64 %k.1, %n
+  br i1 %more, label %loop, label %exit
+exit:
+  ret void
+}}
+"""
