@@ -104,7 +104,7 @@ def _compile(graph, digest) -> Recipe:
 
     imports = {}
     for symbol in module.externals:
-        owner = threads if symbol == threads.SYMBOL else rare if symbol.endswith(rare.LOOP) else blas
+        owner = threads if symbol == threads.SYMBOL else rare if symbol.endswith(rare.SLOT) else blas
         imports[symbol] = owner.address(symbol)
     kernels = kernels_of(steps)
     straight_line = sum([len(k.body) for k in kernels]) > STRAIGHT_LINE

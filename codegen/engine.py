@@ -21,8 +21,10 @@ _lock = threading.RLock()
 _serial = itertools.count()
 _session = None
 
-# What follows this line in a module's text is linked in and its `alwaysinline` functions inlined after the passes.
+# What follows this line in a module's text is linked in after the passes, its `alwaysinline` functions inlined, the rest of
+# it dropped where unused. KEPT is a global that refers to what the text before declares and only the passes will use.
 LATE = "\n; ---- late ----\n"
+KEPT = "tapejit.kept"
 SPEED = 1  # vectorizes, unrolls and interleaves like 3, for half the time (measured: equal code speed)
 
 
@@ -57,11 +59,19 @@ class Session:
         builder = llvm.create_pass_builder(self.machine, self.tunings[straight_line])  # each run adds callbacks to it
         _run(builder.getModulePassManager(), builder, module)
         if late:
-            module.link_in(llvm.parse_assembly(late))
-            passes = llvm.create_new_module_pass_manager()
-            passes.add_always_inliner_pass()
-            _run(passes, llvm.create_pass_builder(self.machine, self.tunings[straight_line]), module)
+            self._link_late(module, late)
         return module
+
+    def _link_late(self, module, text):
+        late = llvm.parse_assembly(text)
+        names = [f.name for f in late.functions if not f.is_declaration]
+        module.link_in(late)
+        for value in (module.get_global_variable(KEPT), *map(module.get_function, names)):
+            value.linkage = "internal"
+        passes = llvm.create_new_module_pass_manager()
+        passes.add_always_inliner_pass()
+        passes.add_global_dead_code_eliminate_pass()
+        _run(passes, llvm.create_pass_builder(self.machine, self.tunings[True]), module)
 
 
 def _run(passes, builder, module):

@@ -86,7 +86,7 @@ def definitions(needed):
         declares |= set(rare.declarations(name, dtype, ARITY[name]))
     if not hooks:
         return Definitions(declares, text, "", set())
-    externals = {rare.library_symbol(name, dtype) for name, dtype in hooks}
+    externals = {rare.slot_symbol(name, dtype) for name, dtype in hooks}
     return Definitions(declares, rare.used(hooks) + text, rare.definitions(hooks, ARITY), externals)
 
 

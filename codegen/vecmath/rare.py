@@ -9,28 +9,34 @@ their sum, and a branch would keep the loop from being vectorized. So the fast d
 of a function that is declared with vector variants but not yet defined: LLVM's vectorizer replaces the call by a variant.
 After the passes the definitions are linked in and inlined (`engine.LATE`): "if any lane is rare, call the cold function".
 Thus a vector of ordinary arguments pays for one test. The cold function stores the lanes and calls a loop over the other
-description, which is compiled once per process; ordinary lanes keep their value, so that no element's result depends
-on its neighbours.
+description; ordinary lanes keep their value, so that no element's result depends on its neighbours.
 
-In: names and dtypes. Out: `declarations` and `definitions` (text), `address` of the compiled loop.
+The loop is compiled when the first rare argument occurs in the process: the cold function calls what a slot points to, at
+first a Python function that compiles, fills the slot and runs the loop. That one takes the GIL, so nobody may hold the GIL
+and wait for another thread that runs our code. If it raises (Ctrl-C), ctypes can only print that: the loop clears the flags
+of the lanes that it has served, and the cold function calls until all are clear.
+
+In: names and dtypes. Out: `declarations` and `definitions` (text), `address` of the slot.
 """
 
+import ctypes
 import threading
 
+from ..engine import KEPT
 from .builder import FORMATS
 
-LOOP = ".rare.loop"  # how the symbols of the compiled loops end
+SLOT = ".rare.slot"  # how the symbols of the slots end
 
-_loops, _lock = {}, threading.Lock()
+_slots, _lock = {}, threading.Lock()
 
 
 def hook(name, dtype, lanes=1):
     return f"tapejit.{name}.{dtype}.rare" + (f".{lanes}" if lanes > 1 else "")
 
 
-def library_symbol(name, dtype):
-    """The symbol of the compiled loop, to be imported by whoever has the hook in its module."""
-    return f"tapejit.{name}.{dtype}{LOOP}"
+def slot_symbol(name, dtype):
+    """The symbol of the slot, to be imported by whoever has the hook in its module."""
+    return f"tapejit.{name}.{dtype}{SLOT}"
 
 
 def declarations(name, dtype, arity):
@@ -45,10 +51,10 @@ def declarations(name, dtype, arity):
 
 
 def used(needed):
-    """Keeps the vector variants, which nothing refers to before the vectorizer has run."""
+    """Keeps the vector variants, which nothing refers to before the vectorizer has run (see engine.KEPT)."""
     names = [hook(name, dtype, lanes) for name, dtype in needed for lanes in _widths(dtype)]
     pointers = ", ".join(f"ptr @{name}" for name in names)
-    return f'@llvm.compiler.used = appending global [{len(names)} x ptr] [{pointers}], section "llvm.metadata"\n'
+    return f"@{KEPT} = constant [{len(names)} x ptr] [{pointers}]\n"
 
 
 def definitions(needed, arity):
@@ -58,16 +64,34 @@ def definitions(needed, arity):
 
 
 def address(symbol) -> int:
-    """The address of the loop over a function's other description."""
-    from .. import engine
-    from . import ARITY, rare_definition
-
+    """The address of the slot with this symbol."""
     with _lock:
-        if symbol not in _loops:
-            _, name, dtype, *_ = symbol.split(".")
-            text = _loop(name, dtype, ARITY[name], *rare_definition(name, dtype), engine.attributes())
-            _loops[symbol] = engine.Code(engine.Image(text), [symbol], {})
-        return _loops[symbol].addresses[symbol]
+        if symbol not in _slots:
+            _slots[symbol] = _Slot(*symbol.split(".")[1:3])
+        return ctypes.addressof(_slots[symbol].target)
+
+
+class _Slot:
+    """What a cold function calls. Lives as long as the process, as compiled modules point into it."""
+
+    def __init__(self, name, dtype):
+        from . import ARITY
+
+        self.name, self.dtype, self.arity = name, dtype, ARITY[name]
+        self.signature = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * (self.arity + 2), ctypes.c_int64)
+        self.callback = self.signature(self.compile_and_run)
+        self.target = ctypes.cast(self.callback, ctypes.c_void_p)
+
+    def compile_and_run(self, *arguments):
+        from .. import engine
+        from . import rare_definition
+
+        functions = rare_definition(self.name, self.dtype)
+        self.code = engine.Code(
+            engine.Image(_loop(self.name, self.dtype, self.arity, *functions, engine.attributes())), ["loop"], {}
+        )
+        self.target.value = self.code.addresses["loop"]
+        self.signature(self.target.value)(*arguments)
 
 
 def _widths(dtype):
@@ -96,8 +120,9 @@ def _definition(name, dtype, arity, lanes):
     names = [*[f"x{i}" for i in range(arity)], "y"]
     stores = "\n".join(f"  %p.{x} = alloca {type}\n  store {type} %{x}, ptr %p.{x}" for x in names)
     pointers = ", ".join(f"ptr %p.{x}" for x in names)
-    loop = f"void @{library_symbol(name, dtype)}"
-    declaration = f"declare {loop}({', '.join(['ptr'] * (arity + 2))}, i64)\n" if lanes == 1 else ""
+    slot = slot_symbol(name, dtype)
+    declaration = f"@{slot} = external global ptr\n" if lanes == 1 else ""
+    left = f"i{8 * lanes}"
     return f"""{declaration}define {_signature(name, dtype, arity, lanes)} alwaysinline nounwind {{
 {any_lane}, label %leave, label %stay, !prof !0
 leave:
@@ -111,7 +136,14 @@ define internal {cold} cold noinline nounwind {{
   %p.rare = alloca {bytes}
   %bytes = zext {condition} %rare to {bytes}
   store {bytes} %bytes, ptr %p.rare
-  call {loop}({pointers}, ptr %p.rare, i64 {lanes})
+  br label %again
+again:
+  %loop = load ptr, ptr @{slot}
+  call void %loop({pointers}, ptr %p.rare, i64 {lanes})
+  %flags = load {left}, ptr %p.rare
+  %served = icmp eq {left} %flags, 0
+  br i1 %served, label %done, label %again
+done:
   %other = load {type}, ptr %p.y
   ret {type} %other
 }}
@@ -119,7 +151,7 @@ define internal {cold} cold noinline nounwind {{
 
 
 def _loop(name, dtype, arity, declares, functions, attributes):
-    """y[k] = f(x[k]) where rare[k]."""
+    """y[k] = f(x[k]) where rare[k]; rare[k] = 0."""
     type = FORMATS[dtype].type
     names = [*[f"x{i}" for i in range(arity)], "y"]
     pointers = ", ".join(f"ptr noalias %p.{x}" for x in names)
@@ -127,7 +159,7 @@ def _loop(name, dtype, arity, declares, functions, attributes):
     arguments = ", ".join(f"{type} %{x}" for x in names[:-1])
     return "\n".join(sorted(declares)) + f"""
 {functions}
-define void @{library_symbol(name, dtype)}({pointers}, ptr noalias %p.rare, i64 %n) {attributes} {{
+define void @loop({pointers}, ptr noalias %p.rare, i64 %n) {attributes} {{
 entry:
   br label %loop
 loop:
@@ -139,6 +171,7 @@ loop:
   %value = call {type} @tapejit.{name}.{dtype}({arguments})
   %out = select i1 %rare, {type} %value, {type} %y
   store {type} %out, ptr %q.y
+  store i8 0, ptr %q.rare
   %k.1 = add nuw nsw i64 %k, 1
   %more = icmp ult i64 %k.1, %n
   br i1 %more, label %loop, label %exit
