@@ -208,6 +208,17 @@ class Builder:
         """max(x, bound); a NaN in x stays."""
         return self.select(x < bound, bound, x)
 
+    # Comparisons of bits: integer comparisons have execution units that floating-point code leaves idle.
+    def outside(self, x, low, high):
+        """Whether low <= x < high does not hold, for 0 < low."""
+        fmt = BY_TYPE[x.type]
+        first = bits_of(low, fmt)
+        return ~(self.bits(x) - first).below(bits_of(high, fmt) - first)
+
+    def reaches(self, x, bound):
+        """Whether |x| < bound does not hold."""
+        return ~(self.bits(self.abs(x)) < bits_of(bound, BY_TYPE[x.type]))
+
     def bits(self, x):
         """The bit pattern of a float as an integer of equal width."""
         int_type = BY_TYPE[x.type].int_type

@@ -83,7 +83,7 @@ def fit(f, power, a, b, degree, fmt="f64", pairs=0):
     """(rounded coefficients, max error times |x|**power); the first `pairs` coefficients become (high, low) pairs."""
     points = grid(mpf(a), mpf(b), 24 * (degree + 2))
     values, weights = [f(x) for x in points], [abs(x) ** power for x in points]
-    keep = [i for i, w in enumerate(weights) if w > max(weights) * mpf(10) ** -8]
+    keep = [i for i, w in enumerate(weights) if w > max(weights) * mpf(10) ** -8 and abs(points[i]) > mpf(10) ** -20]
     points, values, weights = ([s[i] for i in keep] for s in (points, values, weights))
     rest, rest_weights, result = values, weights, []
     for k in range(degree + 1):
@@ -116,7 +116,7 @@ def split_f32(value, *bits):
     return (*parts[:-1], rounded(mpf(parts[-1]), "f32"))
 
 
-LN2, PI, SQRT_PI = mpmath.log(2), mpmath.pi, mpmath.sqrt(mpmath.pi)
+LN2, LN10, PI, SQRT_PI = mpmath.log(2), mpmath.log(10), mpmath.pi, mpmath.sqrt(mpmath.pi)
 ERFC_CENTER = 4
 SLACK = 1 + mpf(2) ** -20  # intervals are a little wider than exact arithmetic would need
 fact = mpmath.factorial
@@ -147,18 +147,18 @@ def plan():
     sinh_tail = series(lambda k: 1 / fact(2 * k + 3))
     cosh_tail = series(lambda k: 1 / fact(2 * k + 4))
     atanh_tail = series(lambda k: mpf(2) / (2 * k + 3), 140)
-    log1p_tail = series(lambda k: mpf(-1) ** k / (k + 3))
+    atanh_log2 = series(lambda k: mpf(2) / (2 * k + 1) / LN2, 140)
     asin_tail = series(lambda k: mpmath.binomial(2 * k + 2, k + 1) / mpf(4) ** (k + 1) / (2 * k + 3), 120)
     atan_tail = series(lambda k: mpf(-1) ** (k + 1) / (2 * k + 3), 120)
     erf_tail = series(lambda k: (-1) ** (k + 1) * 2 / SQRT_PI / (fact(k + 1) * (2 * k + 3)))
     half_ln2 = (-LN2 / 2 * SLACK, LN2 / 2 * SLACK)
     half_ln2_squared = (0, half_ln2[1] ** 2)
     eighth_turn_squared = (0, (PI / 4 * SLACK) ** 2)
+    from_sqrt_half = (mpmath.sqrt(mpf(1) / 2) - 1, mpmath.sqrt(2) - 1)
     log_squared = (0, ((mpmath.sqrt(2) - 1) / (mpmath.sqrt(2) + 1) * SLACK) ** 2)
-    cell = (-1 / mpf(128), 1 / mpf(128))
     half_squared = (0, mpf(1) / 4)
     sin_what, cos_what = "(sin(r) - r) / r**3 in r**2", "(cos(r) - 1 + r**2/2) / r**4 in r**2"
-    exp_what, log1p_what = "(exp(r) - 1 - r) / r**2", "(log(1 + r) - r + r**2/2) / r**3"
+    exp_what, atanh_what = "(exp(r) - 1 - r) / r**2", "(2 atanh(s)/s - 2) / s**2 in s**2"
     erfc_what = "(1 + 2 x) exp(x**2) erfc(x) in (x - 4) / (x + 4), first term in two parts,"
 
     def erfc_range(last):
@@ -172,8 +172,11 @@ def plan():
         ("SIN", sin_what, sin_tail, 1, eighth_turn_squared, 5, 2),
         ("COS", cos_what, cos_tail, 2, eighth_turn_squared, 5, 2),
         ("TAN", "(tan(r) - r) / r**3 in r**2", tan_tail, 1, eighth_turn_squared, 13, 6),
-        ("LOG", "(2 atanh(s)/s - 2) / s**2 in s**2", atanh_tail, 1, log_squared, 6, 2),
-        ("POW_LOG", log1p_what, log1p_tail, 2, cell, 6, None),
+        ("LOG", atanh_what, atanh_tail, 1, log_squared, 6, 2),
+        ("LOG1P", atanh_what, atanh_tail, 1, (0, (mpf(1) / 5) ** 2), 7, 3),
+        ("LOG2_F32", "log2(1 + f) / f - 1", lambda f: mpmath.log1p(f) / f / LN2 - 1, 0, from_sqrt_half, None, 9),
+        ("LOG10_F32", "log10(1 + f) / f - 1/2", lambda f: mpmath.log1p(f) / f / LN10 - mpf(1) / 2, 0, from_sqrt_half, None, 9),
+        ("POW_LOG", f"{atanh_what}, first term in two parts", atanh_tail, 1, log_squared, 7, None),
         ("ASIN", "(asin(x) - x) / x**3 in x**2", asin_tail, 1, half_squared, 12, 4),
         ("ATAN", "(atan(x) - x) / x**3 in x**2", atan_tail, 1, half_squared, 12, 4),
         ("ERF", "(erf(x) - 2 x / sqrt(pi)) / x**3 in x**2", erf_tail, 1, half_squared, 8, 3),
@@ -181,8 +184,8 @@ def plan():
         ("ERFC_F32", f"{erfc_what} 1/2 < x < 11", scaled_erfc, 0, erfc_range(11), None, 9),
         ("CBRT_ESTIMATE", "m**(-1/3)", lambda m: m ** (-mpf(1) / 3), 0, (1, 2), 4, 3),
         # Evaluated in double arithmetic on behalf of f32.
-        ("EXP_SHORT", exp_what, exp_tail, 2, half_ln2, 5, None),
-        ("POW_LOG_SHORT", log1p_what, log1p_tail, 2, cell, 2, None),
+        ("POW_LOG2_SHORT", "2 atanh(s) / (s log 2) in s**2", atanh_log2, 0, log_squared, 4, None),
+        ("EXP2_SHORT", "2**x", lambda x: mpf(2) ** x, 0, (-mpf(1) / 2, mpf(1) / 2), 6, None),
     ]
 
 
@@ -192,7 +195,7 @@ def polynomials():
         for fmt, degree in zip(("f64", "f32"), degrees):
             if degree is not None:
                 full_name = name if fmt == "f64" or name.endswith("_F32") else name + "_F32"
-                pairs = 1 if name.startswith("ERFC") else 0
+                pairs = 1 if "in two parts" in what else 0
                 yield full_name, what, *fit(f, power, *interval, degree, fmt, pairs)
 
 
@@ -204,8 +207,8 @@ def constants():
     yield "LN2_FULL_F32", "log 2 in two singles", split_f32(LN2, 24)
     yield "INV_LN2", "1 / log 2", split(1 / LN2, 53)
     yield "INV_LN2_F32", "1 / log 2", split_f32(1 / LN2, 24)
-    yield "INV_LN10", "1 / log 10", split(1 / mpmath.log(10), 53)
-    yield "INV_LN10_F32", "1 / log 10", split_f32(1 / mpmath.log(10), 24)
+    yield "INV_LN10", "1 / log 10", split(1 / LN10, 53)
+    yield "INV_LN10_F32", "1 / log 10", split_f32(1 / LN10, 24)
     yield "LOG10_2", "log10 2: 42 bits, then the rest", split(mpmath.log10(2), 42)
     yield "LOG10_2_F32", "log10 2: 15 bits, then the rest", split_f32(mpmath.log10(2), 15)
     yield "HALF_PI", "pi / 2 in three parts, the second positive", split(PI / 2, 53, 53)
@@ -215,10 +218,6 @@ def constants():
     yield "TWO_OVER_SQRT_PI", "2 / sqrt(pi)", split(2 / mpmath.sqrt(PI), 53)
     yield "TWO_OVER_SQRT_PI_F32", "2 / sqrt(pi)", split_f32(2 / mpmath.sqrt(PI), 24)
     yield "CBRT_SCALE", "2**(0/3), 2**(1/3), 2**(2/3)", tuple(float(mpf(2) ** (mpf(k) / 3)) for k in range(3))
-
-
-LOG_CELLS = 128
-LOG_START = (1 + mpf(54) / 128) / 2
 
 
 def two_over_pi():
@@ -232,26 +231,6 @@ def two_over_pi():
                 part = mpf(float(mpmath.nint(value * mpf(2) ** bits) / mpf(2) ** bits))
                 column.append(float(part))
                 value -= part
-    return columns
-
-
-def log_table():
-    """For 128 cells of [LOG_START, 2 LOG_START): c ~ 1/m, -log(c) as a multiple of 2**-42, and the rest.
-
-    Cells are 1/256 wide below 1, 1/128 above; the two beside 1 have c = 1, so that log keeps its relative accuracy.
-    c has so few bits that c m - 1 is a multiple of 2**-60; being below 2**-7, it is exact in a double.
-    """
-    columns = ([], [], [])
-    low = LOG_START
-    for _ in range(LOG_CELLS):
-        steps = mpf(128 if low < 1 else 256)
-        high = low + (mpf(1) / 256 if low < 1 else mpf(1) / 128)
-        c = mpf(1) if 1 in (low, high) else mpmath.nint(2 / (low + high) * steps) / steps
-        value = -mpmath.log(c)
-        head = mpmath.nint(value * mpf(2) ** 42) / mpf(2) ** 42
-        for column, part in zip(columns, (c, head, value - head)):
-            column.append(float(part))
-        low = high
     return columns
 
 
@@ -273,13 +252,9 @@ def main():
         size = float(mpmath.log(error, 2))
         out.append(f"# {what}; error 2**{size:.1f}.\n{name} = {text_of(values)}\n")
         print(f"{name}: {len(values)} coefficients, error 2**{size:.1f}", flush=True)
-    for name, make in (
-        ("LOG_TABLE", log_table),
-        ("TWO_OVER_PI", two_over_pi),
-    ):
-        out += [f"# {line.strip()}".rstrip() for line in make.__doc__.strip().splitlines()]
-        columns = [text_of(column).replace("\n", "\n    ") for column in make()]
-        out.append(f"{name} = (\n    " + ",\n    ".join(columns) + ",\n)\n")
+    out.append(f"# {two_over_pi.__doc__}")
+    columns = [text_of(column).replace("\n", "\n    ") for column in two_over_pi()]
+    out.append("TWO_OVER_PI = (\n    " + ",\n    ".join(columns) + ",\n)\n")
     Path(__file__).with_name("tables.py").write_text("\n".join(out))
 
 

@@ -7,7 +7,7 @@ minimax polynomial in r, and 2**n put into the exponent bits.
 """
 
 from . import tables as t
-from .builder import bits_of
+from .builder import BY_TYPE, bits_of
 
 
 def exp(b, x):
@@ -109,7 +109,7 @@ def scale_by_power(b, y, shifted):
     """y * 2**n in two factors, as neither 2**n nor the product need be a normal number."""
     i = b.bits(shifted)
     half = i >> 1
-    mantissa = b.format.mantissa
+    mantissa = BY_TYPE[y.type].mantissa
     return y * b.from_bits(half << mantissa) * b.from_bits((i - half) << mantissa)
 
 

@@ -13,8 +13,8 @@ description; ordinary lanes keep their value, so that no element's result depend
 
 The loop is compiled when the first rare argument occurs in the process: the cold function calls what a slot points to, at
 first a Python function that compiles, fills the slot and runs the loop. That one takes the GIL, so nobody may hold the GIL
-and wait for another thread that runs our code. If it raises (Ctrl-C), ctypes can only print that: the loop clears the flags
-of the lanes that it has served, and the cold function calls until all are clear.
+and wait for another thread that runs our code. If it is interrupted (Ctrl-C), ctypes can only print that: the loop clears the
+flags of the lanes that it has served, and the cold function calls until all are clear.
 
 In: names and dtypes. Out: `declarations` and `definitions` (text), `address` of the slot.
 """
@@ -86,10 +86,16 @@ class _Slot:
         from .. import engine
         from . import rare_definition
 
-        functions = rare_definition(self.name, self.dtype)
-        self.code = engine.Code(
-            engine.Image(_loop(self.name, self.dtype, self.arity, *functions, engine.attributes())), ["loop"], {}
-        )
+        try:
+            functions = rare_definition(self.name, self.dtype)
+            text = _loop(self.name, self.dtype, self.arity, *functions, engine.attributes())
+            self.code = engine.Code(engine.Image(text), ["loop"], {})
+        except Exception:  # no memory, or an error of ours: ctypes prints it, and no wrong number comes out
+            *_, values, flags, lanes = arguments
+            nans = (ctypes.c_double if self.dtype == "f64" else ctypes.c_float) * lanes
+            nans.from_address(values)[:] = [float("nan")] * lanes
+            ctypes.memset(flags, 0, lanes)
+            raise
         self.target.value = self.code.addresses["loop"]
         self.signature(self.target.value)(*arguments)
 

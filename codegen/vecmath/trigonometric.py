@@ -19,15 +19,15 @@ LIMIT = {True: 2.0**30, False: 2.0**17}  # by b.double: n is exact, and n times 
 
 
 def sin(b, x):
-    return _sin_of(b, *_reduce(b, x)), _is_far(b, x)
+    return _sin_of(b, *_reduce(b, x)), b.reaches(x, LIMIT[b.double])
 
 
 def cos(b, x):
-    return _cos_of(b, *_reduce(b, x)), _is_far(b, x)
+    return _cos_of(b, *_reduce(b, x)), b.reaches(x, LIMIT[b.double])
 
 
 def tan(b, x):
-    return _tan_of(b, *_reduce(b, x)), _is_far(b, x)
+    return _tan_of(b, *_reduce(b, x)), b.reaches(x, LIMIT[b.double])
 
 
 def sin_far(b, x):
@@ -48,11 +48,6 @@ def _in_double(b, x, function):
 
 def _of(x, name):
     return getattr(t, name if x.type == "double" else name + "_F32")
-
-
-def _is_far(b, x):
-    """|x| >= LIMIT or NaN: an integer comparison, as those have units of their own."""
-    return ~(b.bits(b.abs(x)) < bits_of(LIMIT[b.double], b.format))
 
 
 def _sin_of(b, n, r, r_low):
