@@ -228,6 +228,16 @@ class Builder:
         type = BY_TYPE[i.type].type
         return self.emit(f"bitcast {i.type} {i.text} to {type}", type)
 
+    def to_float(self, i):
+        """An integer as the float of its width."""
+        type = BY_TYPE[i.type].type
+        return self.emit(f"sitofp {i.type} {i.text} to {type}", type)
+
+    def to_integer(self, x):
+        """A float in the range of the integer of its width, truncated to it."""
+        int_type = BY_TYPE[x.type].int_type
+        return self.emit(f"fptosi {x.type} {x.text} to {int_type}", int_type)
+
     def extend(self, x):
         """float -> double."""
         return self.emit(f"fpext float {x.text} to double", "double")

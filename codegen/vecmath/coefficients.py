@@ -134,6 +134,29 @@ def scaled_erfc(t):
     return (1 + 2 * x) * mpmath.exp(x * x) * mpmath.erfc(x)
 
 
+def cbrt_start(count=6000):
+    """((c for f64, c for f32), largest |1 - a r**3|) with bits(r) = c - bits(a) / 3.
+
+    Bits are exponent + mantissa - 1, piecewise linear in a: what c leaves of a r**3 is found on a grid over three binades.
+    """
+
+    def cubes(c):
+        for i in range(3 * count):
+            exponent, mantissa = divmod(mpf(i) / count, 1)
+            r_exponent, r_mantissa = divmod(c - (exponent + mantissa) / 3, 1)
+            yield mpf(2) ** exponent * (1 + mantissa) * (mpf(2) ** r_exponent * (1 + r_mantissa)) ** 3
+
+    with mpmath.workprec(64):
+        low, high = mpf(-1) / 8, mpf(0)
+        for _ in range(20):
+            c = (low + high) / 2
+            values = list(cubes(c))
+            too_large = max(values) - 1 > 1 - min(values)
+            low, high = (low, c) if too_large else (c, high)
+        error = max(max(values) - 1, 1 - min(values))
+        return tuple(int(mpmath.nint((c + bias * mpf(4) / 3) * 2**width)) for bias, width in ((1023, 52), (127, 23))), error
+
+
 def plan():
     """Rows: name, what it approximates, f, power p of the weight |x|**p, interval, degrees for f64 and f32.
 
@@ -148,6 +171,9 @@ def plan():
     cosh_tail = series(lambda k: 1 / fact(2 * k + 4))
     atanh_tail = series(lambda k: mpf(2) / (2 * k + 3), 140)
     atanh_log2 = series(lambda k: mpf(2) / (2 * k + 1) / LN2, 140)
+    cbrt_tail = series(lambda k: abs(mpmath.binomial(-mpf(1) / 3, k + 1)))
+    cbrt_squared_tail = series(lambda k: abs(mpmath.binomial(-mpf(2) / 3, k + 1)))
+    cbrt_error = cbrt_start()[1] * mpf("1.001")
     asin_tail = series(lambda k: mpmath.binomial(2 * k + 2, k + 1) / mpf(4) ** (k + 1) / (2 * k + 3), 120)
     atan_tail = series(lambda k: mpf(-1) ** (k + 1) / (2 * k + 3), 120)
     erf_tail = series(lambda k: (-1) ** (k + 1) * 2 / SQRT_PI / (fact(k + 1) * (2 * k + 3)))
@@ -182,7 +208,8 @@ def plan():
         ("ERF", "(erf(x) - 2 x / sqrt(pi)) / x**3 in x**2", erf_tail, 1, half_squared, 8, 3),
         ("ERFC", f"{erfc_what} 1/2 < x < 28", scaled_erfc, 0, erfc_range(28), 21, None),
         ("ERFC_F32", f"{erfc_what} 1/2 < x < 11", scaled_erfc, 0, erfc_range(11), None, 9),
-        ("CBRT_ESTIMATE", "m**(-1/3)", lambda m: m ** (-mpf(1) / 3), 0, (1, 2), 4, 3),
+        ("CBRT", "((1 - e)**(-1/3) - 1) / e", cbrt_tail, 1, (-cbrt_error, cbrt_error), 5, None),
+        ("CBRT_SQUARED_F32", "((1 - e)**(-2/3) - 1) / e", cbrt_squared_tail, 1, (-cbrt_error, cbrt_error * 5 / 4), None, 5),
         # Evaluated in double arithmetic on behalf of f32.
         ("POW_LOG2_SHORT", "2 atanh(s) / (s log 2) in s**2", atanh_log2, 0, log_squared, 4, None),
         ("EXP2_SHORT", "2**x", lambda x: mpf(2) ** x, 0, (-mpf(1) / 2, mpf(1) / 2), 6, None),
@@ -217,7 +244,7 @@ def constants():
     yield "TWO_OVER_PI_FULL_F32", "2 / pi", split_f32(2 / PI, 24)
     yield "TWO_OVER_SQRT_PI", "2 / sqrt(pi)", split(2 / mpmath.sqrt(PI), 53)
     yield "TWO_OVER_SQRT_PI_F32", "2 / sqrt(pi)", split_f32(2 / mpmath.sqrt(PI), 24)
-    yield "CBRT_SCALE", "2**(0/3), 2**(1/3), 2**(2/3)", tuple(float(mpf(2) ** (mpf(k) / 3)) for k in range(3))
+    yield "CBRT_BITS", "bits(a**(-1/3)) + bits(a) / 3, about, for f64 and f32", cbrt_start()[0]
 
 
 def two_over_pi():

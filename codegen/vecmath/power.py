@@ -95,8 +95,8 @@ def _exponential(b, product, product_low, magic):
     shifted = b.fma(product, t.INV_LN2[0], magic)
     n = shifted - magic
     ln2, ln2_low = t.LN2_FULL
-    r, r_low = b.fast_two_sum(b.fma(n, -ln2, product), b.fma(n, -ln2_low, product_low))
-    return shifted, 1.0 + (r + b.fma(r * r, b.two_horners(r, t.EXP), r_low))
+    r = b.fma(n, -ln2, product) + b.fma(n, -ln2_low, product_low)
+    return shifted, 1.0 + b.fma(r * r, b.two_horners(r, t.EXP), r)
 
 
 FUNCTIONS = {"pow": pow}

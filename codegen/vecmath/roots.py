@@ -6,34 +6,51 @@ In: a builder and the argument(s). Out: the value of the function.
 from . import tables as t
 from .builder import bits_of
 
+THIRD = (2**32 + 2) // 3  # times the upper half of the bits: one multiplication of 32-bit integers, which vectors have
+
 
 def cbrt(b, x):
-    """x = 2**(3 q) m, m in [1, 8): a polynomial estimate of m**(-1/3), one cubically convergent step, and a last
-    Newton step on y**3 = m whose residual is computed almost without error (Muller, chapter 5)."""
+    """r ~ a**(-1/3) to 4 % by dividing the bits by -3, which needs no exponent; a polynomial in e = 1 - a r**3 brings it
+    to half precision, and a Newton step on y = a r**2, with the residual almost without error, to full (Muller, chapter 5)."""
     fmt = b.format
     a = b.abs(x)
+    bits = b.bits(a)
+    least, infinity = bits_of(2.0 ** (1 - fmt.bias), fmt), bits_of(float("inf"), fmt)
+    subnormal_or_special = (bits - 1).below(least - 1) | ~(bits < infinity)
+    return b.copysign(_cbrt_of_normal(b, a), x), subnormal_or_special
+
+
+def cbrt_of_rare(b, x):
+    a = b.abs(x)
     up = 54 if b.double else 24
-    tiny = a < 2.0 ** (1 - fmt.bias)
-    scaled = b.select(tiny, a * 2.0**up, a)
-    i = b.bits(scaled)
-    exponent = b.from_bits((i >> fmt.mantissa) | bits_of(2.0**fmt.mantissa, fmt)) - (2.0**fmt.mantissa + fmt.bias)
-    q = b.rint((exponent - 1.0) * (1.0 / 3.0))
-    rest = b.fma(q, -3.0, exponent)
-    m = b.from_bits((i & ((1 << fmt.mantissa) - 1)) | bits_of(1.0, fmt))
-    estimate = b.horner(m, t.CBRT_ESTIMATE if b.double else t.CBRT_ESTIMATE_F32)
-    one, two = rest.eq(1.0), rest.eq(2.0)
-    m = m * b.select(one, 2.0, b.select(two, 4.0, 1.0))
-    roots = [1.0 / c for c in t.CBRT_SCALE]
-    r = estimate * b.select(one, roots[1], b.select(two, roots[2], roots[0]))
-    error = b.fma(-(m * r), r * r, 1.0)
-    r = b.fma(r * error, b.fma(error, 2.0 / 9.0, 1.0 / 3.0), r)
-    y = m * (r * r)
+    y = _cbrt_of_normal(b, a * 2.0**up) * 2.0 ** (-up // 3)
+    return b.select(a < 1.0, b.copysign(y, x), x)
+
+
+def _cbrt_of_normal(b, a):
+    """The cube root of a positive normal number or 0."""
+    if not b.double:
+        return _cbrt_f32(b, a)
+    r = b.from_bits(t.CBRT_BITS[0] - (b.bits(a) >> 32) * THIRD)
+    e = b.fma(-(a * r), r * r, 1.0)
+    r = b.fma(r * e, b.two_horners(e, t.CBRT), r)
+    inverse_square = r * r
+    y = a * inverse_square
     square, square_low = b.two_product(y, y)
-    residual = b.fma(-square, y, m) - square_low * y
-    y = b.fma(residual, r * r * (1.0 / 3.0), y)
-    scale = b.from_bits(b.bits(q + (fmt.magic + fmt.bias)) << fmt.mantissa)
-    y = y * scale * b.select(tiny, 2.0 ** (-up // 3), 1.0)
-    return b.select((a > 0.0) & (a < float("inf")), b.copysign(y, x), x)
+    residual = b.fma(-square_low, y, b.fma(-square, y, a))
+    return b.fma(residual, inverse_square * (1.0 / 3.0), y)
+
+
+def _cbrt_f32(b, a):
+    """With r cut to 8 bits r**2 is exact, and y = a r**2 in two parts needs but the polynomial (1 - e)**(-2/3).
+
+    Of y's low part two thirds vanish with its share of e = 1 - a r**3.
+    """
+    r = b.to_integer(b.fma(b.to_float(b.bits(a)), -1.0 / 3.0, float(t.CBRT_BITS[1])))
+    r = b.from_bits(r & -(1 << 16))
+    y, y_low = b.two_product(a, r * r)
+    e = b.fma(-y, r, 1.0)
+    return y + b.fma(y * e, b.two_horners(e, t.CBRT_SQUARED_F32), y_low * (1.0 / 3.0))
 
 
 def hypot(b, x, y):
@@ -60,3 +77,4 @@ def hypot(b, x, y):
 
 
 FUNCTIONS = {"cbrt": cbrt, "hypot": hypot}
+RARE = {"cbrt": cbrt_of_rare}
