@@ -11,7 +11,6 @@ from . import tables as t
 from .exponential import scale_by_power
 from .logarithmic import is_rare, split
 
-
 SHIFT = 1.5 * 2.0**52  # adding it leaves the nearest integer in the low bits
 
 

@@ -128,15 +128,15 @@ def test_a_rare_argument_leaves_its_neighbours_alone(name, dtype):
     assert "rare.slot" in call.text
     ordinary = np.linspace(0.5, 2.5, 71)
     expected = call(*[ordinary] * vecmath.ARITY[name])
-    for rare in (1e300 if dtype == "f64" else 1e30, 1e-310 if dtype == "f64" else 1e-40, INF, NAN, -1.0):
-        alone = evaluate(name, dtype, *[rare] * vecmath.ARITY[name])
+    for odd in (1e300 if dtype == "f64" else 1e30, 1e-310 if dtype == "f64" else 1e-40, INF, NAN, -1.0):
+        alone = evaluate(name, dtype, *[odd] * vecmath.ARITY[name])
         for places in (*[[k] for k in range(71)], range(0, 71, 2), range(71)):
             x = ordinary.copy()
-            x[places] = rare
+            x[places] = odd
             result = call(*[x] * vecmath.ARITY[name])
             wanted = expected.copy()
             wanted[places] = alone
-            assert result.tobytes() == wanted.tobytes() or np.array_equal(result, wanted, equal_nan=True), (rare, places)
+            assert result.tobytes() == wanted.tobytes() or np.array_equal(result, wanted, equal_nan=True), (odd, places)
 
 
 def test_an_error_while_a_rare_loop_is_compiled_changes_no_result(monkeypatch):
