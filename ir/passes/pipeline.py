@@ -16,6 +16,7 @@ from ..graph import Graph
 from ..knobs import VERIFY
 from ..pause import pause_gc
 from ..verify import verify
+from .bands import use_bands
 from .collect import collect
 from .equal import merge_equal
 from .simplify import simplify
@@ -39,6 +40,8 @@ def optimize(graph: Graph, differentiate_later: bool = False, steps: list[Step] 
     graph = run("collect", partial(collect, factor=not differentiate_later), graph)
     if any(["." in node.tag for node in graph.nodes]):  # a derivative of a derivative
         graph = run("merge again", merge_equal, graph)
+        if not differentiate_later:
+            graph = run("bands", use_bands, graph)
     if VERIFY.value:
         verify(graph, "gradient" if differentiate_later else "optimized")
     return graph
