@@ -25,11 +25,13 @@ from . import affine
 from .affine import Split
 from .loops import Call
 from .lower import MOVE, Force
+from .pack import fills_badly
 
 SMALL_PRODUCT = 4096  # m*n*k up to which generated loops beat the call (measured)
 SMALL_MATRIX = 65536  # elements of the matrix up to which a generated matrix-vector product does
 HUGE_MATRIX = 1 << 24  # bytes from which on it does again: it reads the matrix in one stream, which tile.py can share
 LONG_ROW = 64  # elements of a row in memory, for that
+SHORT_ROW = (17, 48)  # elements of rows that a generated sum fills vectors badly with; shorter ones are unrolled (unroll.py)
 SEEN_THROUGH = ("reshape", "transpose", "slice")
 
 
@@ -129,9 +131,11 @@ def _routine(node, batch, m, n, k, buffers, start):
     batch = tuple([g for g in batch if g.length != 1])
     options = {"m": m.length, "n": n.length, "k": k.length}
     if m.length == 1 or n.length == 1:
-        if options["m"] * options["n"] * options["k"] <= SMALL_MATRIX:
-            return None
         matrix, rows = (0, m) if n.length == 1 else (1, n)
+        if rows.length * k.length <= SMALL_MATRIX and not (
+            k.strides[matrix] == 1 and SHORT_ROW[0] <= k.length <= SHORT_ROW[1] <= rows.length and fills_badly(k.length)
+        ):
+            return None
         elements = rows.length * k.length
         row = k.length if k.strides[matrix] == 1 else rows.length
         if elements * node.operands[0].dtype.itemsize >= HUGE_MATRIX and LONG_ROW <= row <= elements // LONG_ROW:
