@@ -1,9 +1,13 @@
 """LLVM: text of a module -> machine code in this process. The only file that imports llvmlite.
 
 In: module text, the symbols to export, addresses for external symbols. Out: `Code`, which owns the machine code: it is
-freed when the last reference goes. Object code is kept on disk (disk.py). One target machine, one pass pipeline and one
-LLJIT per process, made when first needed; LLVM is called under one lock. Nothing here is global to LLVM: no options are
-set, no symbols are added to the process.
+freed when the last reference goes. Object code is kept on disk (disk.py). One target machine and one pass pipeline per
+process, made when first needed; LLVM is called under one lock. Nothing here is global to LLVM: no options are set, no
+symbols are added to the process.
+
+What LLVM keeps of the past is let go in time: constants and types are owned by a context, so every module has its own; an
+LLJIT keeps about 10 kB of each library that it ever linked, so every so many libraries there is a new one, and the
+old one goes with its last library.
 """
 
 from __future__ import annotations
@@ -25,6 +29,7 @@ _session = None
 # it dropped where unused. KEPT is a global that refers to what the text before declares and only the passes will use.
 LATE = "\n; ---- late ----\n"
 KEPT = "tapejit.kept"
+LIBRARIES = 64  # that one LLJIT links; a new one takes 1 ms
 SPEED = 1  # vectorizes, unrolls and interleaves like 3, for half the time (measured: equal code speed)
 
 
@@ -43,8 +48,15 @@ class Session:
             target = [self.target.triple, *self.options.values(), *llvm.llvm_version_info, llvmlite.__version__]
             self.identity = disk.digest(source.read(), *[str(part).encode() for part in target])
         self.width = 512 if features.get("avx512f") else 256
-        # LLJIT takes the ownership of its machine.
-        self.jit = llvm.create_lljit_compiler(self.target.create_target_machine(**self.options, jit=True), use_jit_link=True)
+        self.linked = 0
+
+    def linker(self):
+        """The LLJIT for one more library."""
+        if self.linked % LIBRARIES == 0:
+            machine = self.target.create_target_machine(**self.options, jit=True)  # owned by the LLJIT
+            self.jit = llvm.create_lljit_compiler(machine, use_jit_link=True)
+        self.linked += 1
+        return self.jit
 
     def tuning(self, straight_line):
         options = llvm.create_pipeline_tuning_options(speed_level=SPEED)
@@ -55,15 +67,15 @@ class Session:
     def optimize(self, text, straight_line):
         """straight_line: the module has much code outside loops, over which the SLP vectorizer takes its time."""
         text, _, late = text.partition(LATE)
-        module = llvm.parse_assembly(text)
+        context = llvm.create_context()
+        module = llvm.parse_assembly(text, context)
         builder = llvm.create_pass_builder(self.machine, self.tunings[straight_line])  # each run adds callbacks to it
         _run(builder.getModulePassManager(), builder, module)
         if late:
-            self._link_late(module, late)
+            self._link_late(module, llvm.parse_assembly(late, context))
         return module
 
-    def _link_late(self, module, text):
-        late = llvm.parse_assembly(text)
+    def _link_late(self, module, late):
         names = [f.name for f in late.functions if not f.is_declaration]
         module.link_in(late)
         for value in (module.get_global_variable(KEPT), *map(module.get_function, names)):
@@ -97,7 +109,8 @@ def attributes() -> str:
 class Image:
     """Object code of a module, not yet loaded. data: its bytes. times: milliseconds by phase.
 
-    keep: whether it is looked for, and kept, on disk (not if the text holds addresses of this process).
+    keep: whether it is looked for, and kept, on disk. If not, the text holds addresses of this process: it is glue of a
+    few branches and calls, which is translated as it is.
     """
 
     def __init__(self, text, straight_line=False, keep=True):
@@ -109,7 +122,7 @@ class Image:
             if self.data is not None:
                 self.times = {"read": (time.perf_counter() - start) * 1e3}
                 return
-            module = s.optimize(text, straight_line)
+            module = s.optimize(text, straight_line) if keep else llvm.parse_assembly(text, llvm.create_context())
             optimized = time.perf_counter()
             self.data = s.machine.emit_object(module)
             module.close()
@@ -129,7 +142,7 @@ class Code:
                 library.export_symbol(name)
             for name, address in imports.items():
                 library.import_symbol(name, address)
-            self._tracker = library.link(session().jit, f"tapejit.{next(_serial)}")
+            self._tracker = library.link(session().linker(), f"tapejit.{next(_serial)}")
         self.addresses = {name: self._tracker[name] for name in exports}
 
 
