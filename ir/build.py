@@ -22,7 +22,8 @@ from .types import tensor
 
 _NUMBER = (int, float, bool, np.generic)
 _VALUES = frozenset((Value, Constant))
-_inferred: dict = {}  # (operation, operand types) -> result types, of operations without attributes
+_inferred: dict = {}  # (operation, operand types) -> result types, of operations without attributes; emptied when full
+INFERRED = 4096
 _applicable: dict = {}  # (operation, derived, heads of the operands) -> the rewrite rules that may match
 
 
@@ -210,6 +211,8 @@ def _infer(op, operands, attrs, regions):
     key = (op, *[o.type for o in operands])
     types = _inferred.get(key)
     if types is None:
+        if len(_inferred) >= INFERRED:
+            _inferred.clear()
         types = _inferred[key] = op.infer(list(key[1:]), attrs)
     return types
 

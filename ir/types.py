@@ -7,6 +7,8 @@ same object and a comparison costs a pointer compare. Five element types exist; 
 from __future__ import annotations
 
 import math
+import threading
+import weakref
 
 import numpy as np
 
@@ -20,7 +22,10 @@ DTYPES = {
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
 F64, F32, I64, I32, BOOL = DTYPES.values()
 
-_interned: dict = {}
+_interned = weakref.WeakValueDictionary()  # what makes a Type one object, as long as anybody holds it
+_recent: dict = {}  # the same, quicker to look up; forgotten when it is full
+_lock = threading.Lock()
+RECENT = 4096
 
 
 class Type:
@@ -29,7 +34,7 @@ class Type:
     dtype: one of the five NumPy dtypes. shape: tuple of ints. size: number of elements. ndim: rank.
     """
 
-    __slots__ = ("dtype", "shape", "size", "ndim", "text")
+    __slots__ = ("dtype", "shape", "size", "ndim", "text", "__weakref__")
 
     def __init__(self, dtype, shape):
         self.dtype, self.shape = dtype, shape
@@ -72,13 +77,17 @@ def tensor(dtype, shape=()) -> Type:
     f64[128,10]
     """
     key = (dtype, shape)
-    found = _interned.get(key)
+    found = _recent.get(key)
     if found is None:
         dtype = np.dtype(dtype)
         if dtype not in NAMES:
             raise TypeError(f"no IR element type for dtype {dtype}; there are {', '.join(DTYPES)}")
         shape = tuple(int(n) for n in shape)
-        found = _interned[key] = _interned.setdefault((dtype, shape), Type(dtype, shape))
+        with _lock:
+            found = _interned.setdefault((dtype, shape), Type(dtype, shape))
+            if len(_recent) >= RECENT:
+                _recent.clear()
+            _recent[key] = found
     return found
 
 
