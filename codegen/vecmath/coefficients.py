@@ -204,7 +204,7 @@ def plan():
         ("LOG10_F32", "log10(1 + f) / f - 1/2", lambda f: mpmath.log1p(f) / f / LN10 - mpf(1) / 2, 0, from_sqrt_half, None, 9),
         ("POW_LOG", f"{atanh_what}, first term in two parts", atanh_tail, 1, log_squared, 7, None),
         ("ASIN", "(asin(x) - x) / x**3 in x**2", asin_tail, 1, half_squared, 12, 4),
-        ("ATAN", "(atan(x) - x) / x**3 in x**2", atan_tail, 1, half_squared, 12, 4),
+        ("ATAN", "(atan(x) - x) / x**3 in x**2", atan_tail, 1, (0, (mpf(9) / 16) ** 2), 12, 5),
         ("ERF", "(erf(x) - 2 x / sqrt(pi)) / x**3 in x**2", erf_tail, 1, half_squared, 8, 3),
         ("ERFC", f"{erfc_what} 1/2 < x < 28", scaled_erfc, 0, erfc_range(28), 21, None),
         ("ERFC_F32", f"{erfc_what} 1/2 < x < 11", scaled_erfc, 0, erfc_range(11), None, 9),

@@ -8,6 +8,7 @@ Square root and quotient carry their remainder to first order, and multiples of 
 """
 
 from . import tables as t
+from .builder import bits_of
 
 
 def asin(b, x):
@@ -31,10 +32,23 @@ def acos(b, x):
 
 
 def atan(b, x):
+    """The polynomial up to 9/16, pi/4 + atan((a - 1) / (a + 1)) up to 5/2, then pi/2 - atan(1 / a).
+
+    a - 1 is exact; the rounding error of a + 1 counts least where the quotient is small beside the result.
+    """
     a = b.minimum(b.abs(x), 2.0**60)
-    swapped = a > 1.0
-    y = _atan_quotient(b, b.select(swapped, 1.0, a), b.select(swapped, a, 1.0), swapped, None)
-    return b.copysign(y, x)
+    small, large = b.bits(a) < bits_of(0.5625, b.format), b.bits(a) > bits_of(2.5, b.format)
+    numerator = b.select(small, a, b.select(large, -1.0, a - 1.0))
+    denominator = b.select(small, 1.0, b.select(large, a, a + 1.0))
+    half_pi, half_pi_low, _ = _of(b, "HALF_PI")
+    base = b.select(small, 0.0, b.select(large, half_pi, half_pi / 2))
+    inverse = 1.0 / denominator
+    q = numerator * inverse
+    remainder = b.fma(-q, denominator, numerator)
+    z = q * q
+    high, low = b.fast_two_sum(base, q)
+    low = b.fma(base, half_pi_low / half_pi, b.fma(remainder, inverse, low))
+    return b.copysign(high + b.fma(q * z, b.two_horners(z, _of(b, "ATAN")), low), x)
 
 
 def atan2(b, y, x):
