@@ -9,6 +9,9 @@ minimax polynomial in r, and 2**n put into the exponent bits.
 from . import tables as t
 from .builder import BY_TYPE, bits_of
 
+# By b.double: from here to overflow arguments are rare (rare.py), so that 2**n and 2**-n are normal for all others.
+HUGE, LARGEST = {True: 700.0, False: 85.0}, {True: 710.5, False: 89.5}
+
 
 def exp(b, x):
     """exp(x); below the least normal number the result is rounded once, in the final scaling."""
@@ -30,41 +33,59 @@ def exp2(b, x):
 
 def expm1(b, x):
     """2**n (1 + expm1(r)) - 1, summed as (2**n - 1) + 2**n r + ... with the error of each large sum carried along."""
-    high, low = _half_expm1(b, _clamp(b, x, (-50.0, 710.0), (-30.0, 89.0)))
-    return b.select(b.abs(x) < (2.0**-54 if b.double else 2.0**-25), x, 2.0 * (high + low))
+    high, low = _expm1_parts(b, b.maximum(x, -50.0 if b.double else -30.0), 0)
+    return b.copysign(high + low, x), ~(x < HUGE[b.double])
+
+
+def expm1_of_rare(b, x):
+    high, low = _expm1_parts(b, b.minimum(x, 710.0 if b.double else 89.0), 1)
+    return 2.0 * (high + low)
 
 
 def tanh(b, x):
     """e / (e + 1) with e = expm1(2|x|) / 2 carried in two parts; one division, corrected by its remainder."""
     a = b.minimum(b.abs(x), 22.0 if b.double else 10.0)
-    high, low = b.fast_two_sum(*_half_expm1(b, a + a))
+    high, low = b.fast_two_sum(*_expm1_parts(b, a + a, 1))
     denominator, rest = b.two_sum(1.0, high)
     y = b.quotient(high, low, denominator, rest + low)
     return b.copysign(b.select(a < (2.0**-27 if b.double else 2.0**-13), a, y), x)
 
 
 def sinh(b, x):
-    """With a = 2**(n-2), c = 2**(-n-2): sinh(x) / 2 = (a - c) cosh(r) + (a + c) sinh(r)."""
-    up, down, r, r_low, sinh_tail, cosh_tail = _hyperbolic_parts(b, b.abs(x))
-    difference, difference_low = b.fast_two_sum(up, -down)
-    total = up + down
-    product, product_low = b.two_product(total, r)
-    high, low = b.fast_two_sum(difference, product)
-    tail = b.fma(difference, cosh_tail, product_low + difference_low)
-    tail = b.fma(total, sinh_tail + r_low, tail)
-    y = 2.0 * (high + (low + tail))
-    return b.copysign(b.select(b.abs(x) < (2.0**-27 if b.double else 2.0**-13), b.abs(x), y), x)
+    return b.copysign(_sinh(b, b.abs(x), 1), x), b.reaches(x, HUGE[b.double])
 
 
 def cosh(b, x):
-    """With a = 2**(n-2), c = 2**(-n-2): cosh(x) / 2 = (a + c) cosh(r) + (a - c) sinh(r)."""
-    up, down, r, r_low, sinh_tail, cosh_tail = _hyperbolic_parts(b, b.abs(x))
-    total, total_low = b.fast_two_sum(up, down)
-    difference = up - down
+    return _cosh(b, b.abs(x), 1), b.reaches(x, HUGE[b.double])
+
+
+def sinh_of_rare(b, x):
+    return b.copysign(2.0 * _sinh(b, b.minimum(b.abs(x), LARGEST[b.double]), 2), x)
+
+
+def cosh_of_rare(b, x):
+    return 2.0 * _cosh(b, b.minimum(b.abs(x), LARGEST[b.double]), 2)
+
+
+def _sinh(b, a, lower):
+    """With p = 2**(n - lower), q = 2**(-n - lower): sinh(a) 2**(1 - lower) = (p - q) cosh(r) + (p + q) sinh(r)."""
+    p, q, r, r_low, sinh_tail, cosh_tail = _hyperbolic_parts(b, a, lower)
+    difference, difference_low = b.fast_two_sum(p, -q)
+    total = p + q
+    product, product_low = b.two_product(total, r)
+    high, low = b.fast_two_sum(difference, product)
+    tail = b.fma(difference, cosh_tail, product_low + difference_low)
+    return high + (low + b.fma(total, sinh_tail + r_low, tail))
+
+
+def _cosh(b, a, lower):
+    """With p = 2**(n - lower), q = 2**(-n - lower): cosh(a) 2**(1 - lower) = (p + q) cosh(r) + (p - q) sinh(r)."""
+    p, q, r, r_low, sinh_tail, cosh_tail = _hyperbolic_parts(b, a, lower)
+    total, total_low = b.fast_two_sum(p, q)
+    difference = p - q
     product, product_low = b.two_product(difference, r)
     high, low = b.fast_two_sum(total, product)
-    tail = b.fma(total, cosh_tail, b.fma(difference, sinh_tail + r_low, product_low + total_low))
-    return 2.0 * (high + (low + tail))
+    return high + (low + b.fma(total, cosh_tail, b.fma(difference, sinh_tail + r_low, product_low + total_low)))
 
 
 def logistic(b, x):
@@ -118,32 +139,34 @@ def _power(b, shifted, lower):
     return b.from_bits((b.bits(shifted) - (b.format.bias + lower)) << b.format.mantissa)
 
 
-def _half_expm1(b, x):
-    """expm1(x) / 2 in two parts; the half keeps 2**n in range."""
+def _expm1_parts(b, x, lower):
+    """expm1(x) / 2**lower in two parts."""
     shifted, n = nearest(b, x, _of(b, "INV_LN2")[0])
     r, r_low = reduce(b, x, n)
-    scale = _power(b, shifted, 1)
+    scale = _power(b, shifted, lower)
     half, *rest = _of(b, "EXP")
     tail = b.fma(half * r, r, b.fma(r * (r * r), b.horner(r, rest), r_low))
-    less_half = scale - 0.5
-    lost = (scale - less_half) - 0.5
-    high, low = b.two_sum(less_half, scale * r)
+    unit = 0.5**lower
+    less = scale - unit
+    lost = (scale - less) - unit
+    # Either n = 0 and less = 0, or |less| >= scale / 2.
+    high, low = b.fast_two_sum(less, scale * r)
     return high, b.fma(scale, tail, low + lost)
 
 
-def _hyperbolic_parts(b, a):
-    """(a, c, r in two parts, sinh(r) - r, cosh(r) - 1) for a = 2**(n-2), c = 2**(-n-2), n >= 0."""
-    a = b.minimum(a, 710.5 if b.double else 89.5)
+def _hyperbolic_parts(b, a, lower):
+    """(2**(n - lower), 2**(-n - lower), r in two parts, sinh(r) - r, cosh(r) - 1), n >= 0."""
     shifted, n = nearest(b, a, _of(b, "INV_LN2")[0])
     r, r_low = reduce(b, a, n)
-    up = _power(b, shifted, 2)
-    # 2**(-n-2) from the same bits: exponents add up to 2 * bias - 4; beyond n = 60 it no longer counts.
-    down_bits = bits_of(1.0, b.format) * 2 - (4 << b.format.mantissa)
-    down = b.select(n > 60.0, 0.0, b.from_bits(down_bits - b.bits(up)))
+    p = _power(b, shifted, lower)
+    # From the same bits: exponents add up to 2 * (bias - lower).
+    q = b.from_bits(2 * (bits_of(1.0, b.format) - (lower << b.format.mantissa)) - b.bits(p))
+    if lower == 2:  # beyond HUGE these bits are no number, and q has not counted for long
+        q = b.select(n > 60.0, 0.0, q)
     z = r * r
     sinh_tail = r * z * b.horner(z, _of(b, "SINH"))
     cosh_tail = b.fma(z * z, b.horner(z, _of(b, "COSH")), 0.5 * z)
-    return up, down, r, r_low, sinh_tail, cosh_tail
+    return p, q, r, r_low, sinh_tail, cosh_tail
 
 
 FUNCTIONS = {
@@ -155,3 +178,4 @@ FUNCTIONS = {
     "tanh": tanh,
     "logistic": logistic,
 }
+RARE = {"expm1": expm1_of_rare, "sinh": sinh_of_rare, "cosh": cosh_of_rare}
