@@ -291,5 +291,5 @@ class Builder:
         """(high + low) / (denominator + denominator_low) by one division and the remainder it leaves."""
         inverse = 1.0 / denominator
         q = high * inverse
-        remainder = self.fma(-q, denominator, high) + self.fma(-q, denominator_low, low)
+        remainder = self.fma(-q, denominator_low, self.fma(-q, denominator, high) + low)
         return self.fma(remainder, inverse, q)

@@ -162,11 +162,16 @@ def plan():
 
     The power is that of x in f's share of the function's result, so that errors are relative to the result.
     """
+    def tan_coefficient(k):
+        """Of x**(2 k + 3) in tan(x)."""
+        return 4 ** (k + 2) * (4 ** (k + 2) - 1) * abs(mpmath.bernoulli(2 * k + 4)) / fact(2 * k + 4)
+
     exp_tail = series(lambda k: 1 / fact(k + 2))
     exp2_tail = series(lambda k: LN2 ** (k + 2) / fact(k + 2))
     sin_tail = series(lambda k: (-1) ** (k + 1) / fact(2 * k + 3))
     cos_tail = series(lambda k: (-1) ** k / fact(2 * k + 4))
-    tan_tail = series(lambda k: 4 ** (k + 2) * (4 ** (k + 2) - 1) * abs(mpmath.bernoulli(2 * k + 4)) / fact(2 * k + 4), 150)
+    tan_tail = series(tan_coefficient, 150)
+    tanh_tail = series(lambda k: (-1) ** (k + 1) * tan_coefficient(k), 150)  # converges up to (pi/2)**2
     sinh_tail = series(lambda k: 1 / fact(2 * k + 3))
     cosh_tail = series(lambda k: 1 / fact(2 * k + 4))
     atanh_tail = series(lambda k: mpf(2) / (2 * k + 3), 140)
@@ -194,6 +199,7 @@ def plan():
         ("EXP", exp_what, exp_tail, 2, half_ln2, 10, 5),
         ("EXP2", "(2**x - 1 - x log 2) / x**2", exp2_tail, 2, (-mpf(1) / 2, mpf(1) / 2), 9, 4),
         ("SINH", "(sinh(r) - r) / r**3 in r**2", sinh_tail, 1, half_ln2_squared, 4, 1),
+        ("TANH_F32", "(tanh(x) - x) / x**3 in x**2", tanh_tail, 1, (0, 1), None, 6),
         ("COSH", "(cosh(r) - 1 - r**2/2) / r**4 in r**2", cosh_tail, 2, half_ln2_squared, 4, 1),
         ("SIN", sin_what, sin_tail, 1, eighth_turn_squared, 5, 2),
         ("COS", cos_what, cos_tail, 2, eighth_turn_squared, 5, 2),

@@ -45,10 +45,22 @@ def expm1_of_rare(b, x):
 def tanh(b, x):
     """e / (e + 1) with e = expm1(2|x|) / 2 carried in two parts; one division, corrected by its remainder."""
     a = b.minimum(b.abs(x), 22.0 if b.double else 10.0)
+    if not b.double:
+        return b.copysign(_tanh_f32(b, a), x)
     high, low = b.fast_two_sum(*_expm1_parts(b, a + a, 1))
     denominator, rest = b.two_sum(1.0, high)
-    y = b.quotient(high, low, denominator, rest + low)
-    return b.copysign(b.select(a < (2.0**-27 if b.double else 2.0**-13), a, y), x)
+    return b.copysign(b.quotient(high, low, denominator, rest + low), x)
+
+
+def _tanh_f32(b, a):
+    """A polynomial up to 1; beyond, 1 - 2 / (1 + exp(2 a)), where the error of the quotient counts for a quarter."""
+    z = a * a
+    near = b.fma(a * z, b.horner(z, t.TANH_F32), a)
+    shifted = b.fma(a, 2.0 * t.INV_LN2_F32[0], b.format.magic)
+    r, _ = reduce(b, a + a, shifted - b.format.magic)
+    exponential = 1.0 + b.fma(r * r, b.two_horners(r, t.EXP_F32), r)
+    far = 1.0 - 2.0 / (b.from_bits(b.bits(exponential) + (b.bits(shifted) << b.format.mantissa)) + 1.0)
+    return b.select(a < 1.0, near, far)
 
 
 def sinh(b, x):
@@ -144,14 +156,18 @@ def _expm1_parts(b, x, lower):
     shifted, n = nearest(b, x, _of(b, "INV_LN2")[0])
     r, r_low = reduce(b, x, n)
     scale = _power(b, shifted, lower)
-    half, *rest = _of(b, "EXP")
-    tail = b.fma(half * r, r, b.fma(r * (r * r), b.horner(r, rest), r_low))
     unit = 0.5**lower
     less = scale - unit
     lost = (scale - less) - unit
     # Either n = 0 and less = 0, or |less| >= scale / 2.
     high, low = b.fast_two_sum(less, scale * r)
-    return high, b.fma(scale, tail, low + lost)
+    return high, b.fma(scale, _expm1_tail(b, r, r_low), low + lost)
+
+
+def _expm1_tail(b, r, r_low):
+    """expm1(r + r_low) - r"""
+    half, *rest = _of(b, "EXP")
+    return b.fma(half * r, r, b.fma(r * (r * r), b.two_horners(r, rest), r_low))
 
 
 def _hyperbolic_parts(b, a, lower):

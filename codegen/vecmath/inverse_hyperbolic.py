@@ -1,10 +1,10 @@
 """asinh, acosh, atanh: logarithms of something that is known in two parts.
 
-In: a builder and the argument. Out: the value of the function. asinh(x) = log(1 + w) with w = x + x**2 / (1 + sqrt(1 +
-x**2)), and acosh(1 + d) = log(1 + w) with w = d + sqrt(d**2 + 2 d), the root's remainder coming from an estimate of its
-inverse. atanh(x) = log((1 + x) / (1 - x)) / 2 has the only division in the logarithm's series: with 2**k near the
-quotient, s = (1 + x - 2**k (1 - x)) / (1 + x + 2**k (1 - x)). Beyond 2**LARGE the first two are log(x) + log 2, which is
-rare, as are poles and what has no real value (rare.py).
+In: a builder and the argument. Out: the value of the function. asinh(x) = log(1 + w) with w = x + x**2 / (1 + sqrt(1 + x**2)),
+and acosh(1 + d) = log(1 + w) with w = d + sqrt(d**2 + 2 d), the root's remainder coming from an estimate of its inverse.
+atanh(x) = log((1 + x) / (1 - x)) / 2 has the only division in the logarithm's series: with 2**k near the quotient,
+s = (1 + x - 2**k (1 - x)) / (1 + x + 2**k (1 - x)).
+Beyond 2**LARGE the first two are log(x) + log 2, which is rare, as are poles and what has no real value (rare.py).
 """
 
 from . import tables as t
