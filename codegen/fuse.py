@@ -18,6 +18,7 @@ guard may be what keeps the index in range.
 from __future__ import annotations
 
 from dataclasses import replace
+from math import prod
 
 import numpy as np
 
@@ -92,7 +93,7 @@ class Plan:
             kind = node.op.kind
             if kind == "guard":
                 out.add(self.base(node.operands[0]))
-            elif kind == "contract":
+            elif kind == "contract" and blas.call(node, None, no_buffer) is not None:
                 out.update([self.base(blas.source(o)) for o in node.operands])
         return {v for v in out if type(v) is not Constant and v.node is not None}
 
@@ -111,6 +112,9 @@ class Plan:
                 if kind == "movement" and out not in self.always:
                     count = uses.get(out, 0)
                     if out in stretched or out.type.size > 2 * o.type.size:
+                        stretched.add(o)
+                elif kind == "contract":
+                    if node.results[0].type.size * contracted_size(node) > o.type.size:
                         stretched.add(o)
                 elif kind == "elementwise" or (kind == "indexing" and node.op.name == "gather"):
                     if out.type.size > o.type.size:
@@ -135,7 +139,7 @@ class Plan:
                 continue
             value, op = node.results[0], node.op
             cost = op.cost if op.kind == "elementwise" or op.kind == "indexing" else 0
-            size = 1 + (op.cost >= 10) * SIZE_OF_FUNCTION
+            size = 1 + (op.kind == "elementwise" and op.cost >= 10) * SIZE_OF_FUNCTION
             reads = nothing[2]
             for o in dict.fromkeys(node.operands):
                 if o in self.buffers:
@@ -322,6 +326,16 @@ class Plan:
             return True
         buffers = kernel.reads | {e.buffer for e in kernel.effects} | {b for b, _, _ in body.loads}
         return len(buffers) < BUFFER_LIMIT
+
+
+def no_buffer(value):
+    return None
+
+
+def contracted_size(node):
+    """The number of products that each element of a dot's result adds up."""
+    lhs, ((axes, _), _) = node.operands[0], (node.attrs["contract"], node.attrs["batch"])
+    return prod([lhs.shape[a] for a in axes])
 
 
 def is_root(node):

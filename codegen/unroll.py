@@ -23,7 +23,7 @@ SMALL_AXIS = 16  # elements: a loop that may be unrolled
 SMALL_ROW = 32  # elements of a row over all small loops; for matrix products
 SMALL_PRODUCT = 256
 LONG = 64  # rows, at least: enough for the vector registers
-CODE_LIMIT = 800  # operations of all items of one shape of rows, as fuse.py counts them
+CODE_LIMIT = 600  # operations of all items of one shape of rows, as fuse.py counts them
 
 
 def small_loops(space):

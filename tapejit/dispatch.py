@@ -426,9 +426,10 @@ def native_entry(path, tree, leaves, environment):
     types = [p.type for p in program.graph.params]
     given = iter(zip(leaves, types))
     arguments = [_argument(child, given, native.Argument) for child in (*positional.children, *named.children)]
-    if None in arguments or any([type(x) is not np.ndarray or not _as_is(x) for x in path.sources]):
+    sources = [x._data if type(x) is Array else x for x in path.sources]  # an Array does not change, a Variable may
+    if None in arguments or any([type(x) is not np.ndarray or not _as_is(x) for x in sources]):
         return None
-    captured = list(zip(path.sources, types[program.leaves :]))
+    captured = list(zip(sources, types[program.leaves :]))
     return native.Spec(path.code, arguments, named.data[1], captured, reads, structure)
 
 

@@ -159,6 +159,14 @@ def test_each_path_of_a_branch_is_served():
     assert f(5.0) == 10.0 and f(-5.0) == -1.0
 
 
+def test_arrays_made_while_recording_are_served():
+    f = tapejit.jit(lambda x: np.tril(np.ones((3, 3))) @ x + np.eye(3)[0])
+    x = np.arange(3.0)
+    warm(f, x)
+    assert served(f, x)
+    np.testing.assert_array_equal(f(x), [1.0, 1.0, 3.0])
+
+
 def test_closed_over_values_are_read_at_each_call():
     scale, data = 2.0, np.array([1.0, 2.0])
     f = tapejit.jit(lambda x: scale * np.sum(data) * x)
