@@ -72,17 +72,18 @@ def _attributes(value, names) -> list:
 class Environment:
     """What a function, or an instance with methods, reads: `slots`, and of what these hold the attributes in `names`."""
 
-    __slots__ = ("root", "instance", "slots", "names", "hashed", "statics")
+    __slots__ = ("root", "instance", "slots", "names", "dotted", "hashed", "statics")
 
     def __init__(self, root, hashed=(), names=()):
         self.root = root = _original(root)
         self.instance = not isinstance(root, (types.FunctionType, types.MethodType, functools.partial, *_SKIPPED))
         self.names = set(names)  # every name the code mentions: which attributes it may read
+        self.dotted = set()  # those that stand after a dot: what it may read of a module
         self.hashed = {id(a): a for a in hashed}
         self.statics = {}
         known = -1
-        while known < len(self.names):  # a method that was found may name what leads to more
-            known = len(self.names)
+        while known < len(self.names) + len(self.dotted):  # a method that was found may name what leads to more
+            known = len(self.names) + len(self.dotted)
             self.slots = []  # (mapping or cell, key or None), or (the value itself, None)
             self._walk()
 
@@ -109,22 +110,23 @@ class Environment:
                 return [_contents(cell) for cell in value.__closure__ or ()]
             return [] if _is_library(value.__code__) else self._function(value)
         if isinstance(value, types.ModuleType):
-            return [] if _is_library_module(value.__name__) else self._named(value.__dict__)
+            return [] if _is_library_module(value.__name__) else self._named(value.__dict__, self.dotted)
         if isinstance(value, type):
             return self._class(value)
         if isinstance(value, (*_SEQUENCES, dict)):
             return list(value.values() if isinstance(value, dict) else value)[:_READ]
         return [type(value), *_attributes(value, self.names)]
 
-    def _named(self, mapping) -> list:
-        """Slots for the names that the code mentions; what they hold."""
-        found = [name for name in mapping if name in self.names]
+    def _named(self, mapping, names) -> list:
+        """Slots for these names; what they hold."""
+        found = [name for name in mapping if name in names]
         self.slots += [(mapping, name) for name in found]
         return [mapping[name] for name in found]
 
     def _function(self, f) -> list:
         names = _global_names(f.__code__)
         self.names |= names
+        self.dotted |= names if not _DYNAMIC.isdisjoint(names) else _dotted_names(f.__code__)
         self.slots += [(cell, None) for cell in f.__closure__ or ()]
         found = [_contents(cell) for cell in f.__closure__ or ()]
         defaults = [*(f.__defaults__ or ()), *(f.__kwdefaults__ or {}).values()]
@@ -136,7 +138,7 @@ class Environment:
             if not (isinstance(value, types.ModuleType) and _is_library_module(value.__name__)):
                 self.slots.append((f.__globals__, name))
                 found.append(value)
-        return found + self._named(f.__dict__)
+        return found + self._named(f.__dict__, self.names)
 
     def _class(self, cls) -> list:
         """The methods that the code may call, and the class attributes that it names."""
@@ -338,6 +340,19 @@ def _global_names(code) -> set:
         if isinstance(constant, types.CodeType):
             names |= _global_names(constant)
     return names
+
+
+@functools.lru_cache(maxsize=1024)
+def _dotted_names(code) -> frozenset:
+    """Names that follow a dot, or an import, in a function's code."""
+    names = {i.argval for i in dis.get_instructions(code) if i.opname in _DOTS}
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            names |= _dotted_names(constant)
+    return frozenset(names)
+
+
+_DOTS = {"LOAD_ATTR", "LOAD_METHOD", "LOAD_SUPER_ATTR", "IMPORT_FROM"}
 
 
 class Reader:
