@@ -81,23 +81,28 @@ class _Slot:
         self.signature = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * (self.arity + 2), ctypes.c_int64)
         self.callback = self.signature(self.compile_and_run)
         self.target = ctypes.cast(self.callback, ctypes.c_void_p)
+        self.code, self.lock = None, threading.Lock()
 
     def compile_and_run(self, *arguments):
-        from .. import engine
-        from . import rare_definition
-
         try:
-            functions = rare_definition(self.name, self.dtype)
-            text = _loop(self.name, self.dtype, self.arity, *functions, engine.attributes())
-            self.code = engine.Code(engine.Image(text), ["loop"], {})
+            with self.lock:  # several threads may come: the code of the first serves all
+                if self.code is None:
+                    self.code = self.compile()
+                self.target.value = self.code.addresses["loop"]
         except Exception:  # no memory, or an error of ours: ctypes prints it, and no wrong number comes out
             *_, values, flags, lanes = arguments
             nans = (ctypes.c_double if self.dtype == "f64" else ctypes.c_float) * lanes
             nans.from_address(values)[:] = [float("nan")] * lanes
             ctypes.memset(flags, 0, lanes)
             raise
-        self.target.value = self.code.addresses["loop"]
         self.signature(self.target.value)(*arguments)
+
+    def compile(self):
+        from .. import engine
+        from . import rare_definition
+
+        text = _loop(self.name, self.dtype, self.arity, *rare_definition(self.name, self.dtype), engine.attributes())
+        return engine.Code(engine.Image(text), ["loop"], {})
 
 
 def _widths(dtype):

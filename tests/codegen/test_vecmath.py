@@ -4,6 +4,7 @@ import ctypes
 import math
 import re
 import sys
+import threading
 from functools import lru_cache
 
 import numpy as np
@@ -156,6 +157,32 @@ def test_an_error_while_a_rare_loop_is_compiled_changes_no_result(monkeypatch):
     monkeypatch.setattr(sys, "unraisablehook", lambda _: None)
     result = call(np.array([1.0, 1e22, 2.0]))
     assert result.tolist() == [math.sin(1.0), -0.8522008497671888, math.sin(2.0)] and len(failures) == 2
+
+
+def test_threads_that_meet_the_first_rare_argument_together(monkeypatch):
+    monkeypatch.setitem(rare._slots, "tapejit.cos.f64.rare.slot", rare._Slot("cos", "f64"))
+    call = report.kernel("cos", "f64")[0]
+    start, results = threading.Barrier(8), []
+
+    def work():
+        start.wait()
+        results.append(call(np.full(100_000, 1e22)))
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(results) == 8 and all((np.abs(r - 0.5232147853951389) < 2e-16).all() for r in results)
+
+
+def test_an_error_in_compiling_a_rare_loop_gives_nan(monkeypatch):
+    slot = rare._Slot("tan", "f64")
+    monkeypatch.setitem(rare._slots, "tapejit.tan.f64.rare.slot", slot)
+    monkeypatch.setattr(slot, "compile", lambda: 1 // 0)
+    monkeypatch.setattr(sys, "unraisablehook", lambda _: None)
+    result = report.kernel("tan", "f64")[0](np.array([1e22] * 16))
+    assert np.isnan(result).all()  # the lanes of one vector
 
 
 def test_everything_is_ours_but_gamma():
