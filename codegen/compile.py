@@ -76,13 +76,12 @@ class Recipe:
 
 
 def _compile(graph, digest) -> Recipe:
-    from . import blas, emit, engine, memory, threads
+    from . import blas, emit, engine, memory, threads, vecmath
     from .entry import Stats, wrapper
     from .fuse import fuse
     from .loops import Call, Exit, Fill, Tiles, kernels_of
     from .lower import Body
     from .tile import scheduled, tiled
-    from .vecmath import rare
 
     marks = [time.perf_counter()]
     steps, outputs = fuse(graph)
@@ -102,10 +101,8 @@ def _compile(graph, digest) -> Recipe:
     text += engine.LATE + module.late if module.late else ""
     marks.append(time.perf_counter())
 
-    imports = {}
-    for symbol in module.externals:
-        owner = threads if symbol == threads.SYMBOL else rare if symbol.endswith(rare.SLOT) else blas
-        imports[symbol] = owner.address(symbol)
+    owners = {"parallel": threads, "i32": blas, "i64": blas}  # by the second part of the symbol; the rest is vector math
+    imports = {symbol: owners.get(symbol.split(".")[1], vecmath).address(symbol) for symbol in module.externals}
     kernels = kernels_of(steps)
     straight_line = sum([len(k.body) for k in kernels]) > STRAIGHT_LINE
     image = engine.Image(text, straight_line)

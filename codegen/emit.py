@@ -14,7 +14,9 @@ Accumulation registers are stack slots here, which LLVM's first pass (SROA) turn
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 
@@ -40,6 +42,10 @@ from .loops import (
 )  # fmt: skip
 from .scalars import MEMORY, TYPES, Emitter, Scalar, called_function, literal, power_function
 
+INLINED_MATH = 24  # vector math functions inlined in all loops of a program; more are called,
+INLINED_IN_LONG_LOOPS = 96  # where there are loops of LONG: calls take up to 1.7 times as long, about 1.1 times for one function
+LONG = 4096
+SINGLE_CALLS = 4  # calls of one kernel up to which its buffers are arguments of each; else they are in tables
 PARAMETER_LIMIT = 64  # more buffers than this are addressed from the three base pointers
 
 
@@ -240,8 +246,8 @@ class ModuleEmitter:
     def __init__(self, attributes):
         self.attributes = attributes  # of every kernel: the preferred vector width
         self.functions, self.declares, self.math, self.powers = {}, set(), set(), set()
-        self.externals = set()
-        self.loops = 0
+        self.externals, self.tables = set(), {}
+        self.loops, self.longest = 0, 0
 
     def kernel(self, kernel, tiles=None):
         """(symbol, whether it takes the base pointers) of a kernel's function; in tiles it takes (first row, rows) too."""
@@ -262,6 +268,7 @@ class ModuleEmitter:
             parameters += ", i64 %begin, i64 %count"
         text = "\n".join([f"({parameters}) {self.attributes} {{", "entry:", *head, *e.slots, *e.lines, "  ret void", "}\n"])
         name = self.function("kernel", text)
+        self.longest = max(self.longest, prod(kernel.statistics["loops"]))
         self.declares |= e.declares
         self.math |= e.math_functions
         self.powers |= e.powers
@@ -270,12 +277,16 @@ class ModuleEmitter:
 
     def module(self, steps, digest) -> Module:
         lines = ["entry:"]
-        pointers = {}
+        pointers, bases = {}, {("arena", 0): 0}
+        kernels = {id(step): self.kernel(step) for step in steps if isinstance(step, Kernel)}
+        count = Counter([name for name, _ in kernels.values()])
         for step in steps:
             if isinstance(step, Kernel):
-                name, wide = self.kernel(step)
+                name, wide = kernels[id(step)]
                 if wide:
                     lines.append(f"  call void @{name}(ptr %inputs, ptr %outputs, ptr %arena)")
+                elif count[name] > SINGLE_CALLS:
+                    lines.append(self.table_call(name, step.buffers, bases))
                 else:
                     args = [pointer(lines, pointers, b) for b in step.buffers]
                     lines.append(f"  call void @{name}({', '.join([f'ptr {a}' for a in args])})")
@@ -287,19 +298,53 @@ class ModuleEmitter:
                 self.library_call(step, lines, pointers)
             else:
                 self.exit(step, lines, pointers)
+        if self.tables:
+            lines[1:1] = store_bases(bases)
         entry = f"tapejit.{digest}"
         text = "\n".join([
             f"define i64 @{entry}(ptr %inputs, ptr %outputs, ptr %arena, ptr %observed) nounwind {{", *lines,
             "  ret i64 0", "}\n",
         ])  # fmt: skip
-        functions = vecmath.definitions({(name, dtype) for name, dtype, _ in self.math})
+        functions = vecmath.definitions({(name, dtype) for name, dtype, _ in self.math}, self.calls())
         called = [called_function(n, d, vecmath.ARITY[n]) for n, d, inline in sorted(self.math) if not inline]
         parts = [
             "\n".join(sorted(self.declares | functions.declares)), functions.text, *called,
-            *map(power_function, sorted(self.powers)), *self.functions.values(), text,
+            *map(power_function, sorted(self.powers)), *self.functions.values(), *self.tables.values(), text,
         ]  # fmt: skip
         externals = frozenset(self.externals | functions.externals)
         return Module("\n".join([p for p in parts if p]), functions.late, entry, externals)
+
+    def table_call(self, name, buffers, bases) -> str:
+        """The call of a kernel that is called often: the addresses of the buffers are in a table of constants.
+
+        LLVM takes 30 us for each argument of a call, and a long recorded loop is a few kernels, each called many times. So
+        the arguments are passed once, by a function that reads them from a table: pairs of a base and an offset.
+        """
+        places = [(0, b.place[1]) if b.place[0] == "arena" else (bases.setdefault(b.place, len(bases)), 0) for b in buffers]
+        items = ", ".join([f"i64 {number}" for pair in places for number in pair])
+        table = f"@table.{len(self.tables)}"
+        self.tables[table] = f"{table} = internal unnamed_addr constant [{2 * len(places)} x i64] [{items}]"
+        lines = ["(ptr %bases, ptr %table) nounwind noinline {", "entry:"]
+        for i in range(len(places)):
+            lines += [
+                f"  %base{i}.at = getelementptr i64, ptr %table, i64 {2 * i}",
+                f"  %base{i}.index = load i64, ptr %base{i}.at",
+                f"  %base{i}.slot = getelementptr ptr, ptr %bases, i64 %base{i}.index",
+                f"  %base{i} = load ptr, ptr %base{i}.slot",
+                f"  %offset{i}.at = getelementptr i64, ptr %table, i64 {2 * i + 1}",
+                f"  %offset{i} = load i64, ptr %offset{i}.at",
+                f"  %p{i} = getelementptr i8, ptr %base{i}, i64 %offset{i}",
+            ]
+        arguments = ", ".join([f"ptr %p{i}" for i in range(len(places))])
+        caller = self.function("call", "\n".join([*lines, f"  call void @{name}({arguments})", "  ret void", "}\n"]))
+        return f"  call void @{caller}(ptr %bases, ptr {table})"
+
+    def calls(self) -> set:
+        """The vector math that is called: all of it, if there is much."""
+        pairs = {(name, dtype) for name, dtype, inline in self.math if inline} & vecmath.VECTORIZED
+        sites = [f"{vecmath.symbol(*pair)}(" for pair in pairs]
+        count = sum([text.count(site) for site in sites for text in self.functions.values()])
+        return pairs if count > (INLINED_IN_LONG_LOOPS if self.longest >= LONG else INLINED_MATH) else set()
 
     def exit(self, step, lines, pointers):
         k, address = step.index, pointer(lines, pointers, step.buffer)
@@ -436,6 +481,17 @@ def place(buffer, name):
     return [
         f"  {name}.at = getelementptr inbounds ptr, ptr %{kind}s, i64 {where}", f"  {name} = load ptr, ptr {name}.at",
     ]  # fmt: skip
+
+
+def store_bases(bases):
+    """Instructions that make `%bases`: what the addresses in tables are relative to, in the order of `bases`."""
+    lines = [f"  %bases = alloca [{len(bases)} x ptr]", "  store ptr %arena, ptr %bases"]
+    for (kind, where), k in list(bases.items())[1:]:
+        lines += [
+            f"  %base{k}.at = getelementptr ptr, ptr %{kind}s, i64 {where}", f"  %base{k} = load ptr, ptr %base{k}.at",
+            f"  %base{k}.slot = getelementptr ptr, ptr %bases, i64 {k}", f"  store ptr %base{k}, ptr %base{k}.slot",
+        ]  # fmt: skip
+    return lines
 
 
 def pointer(lines, pointers, buffer):

@@ -35,8 +35,9 @@ CHEAP = 4  # recomputing this much arithmetic per element beats a round trip thr
 CHEAP_READS = 2  # as does reading this many arrays instead of one
 CHEAP_STRETCHED = 2
 STRETCHED_LIMIT = 8
-INLINE_LIMIT = 200  # operations inlined into one root
-BODY_LIMIT = 1000  # statements in one kernel, and
+INLINE_LIMIT = 60  # operations inlined into one root
+BODY_LIMIT = 1000  # statements in one kernel,
+SMALL_BODY_LIMIT = 100  # where it is small: short kernels compile faster, run as fast, and are more often equal, and
 WEIGHT_LIMIT = 4000  # instructions they become: LLVM is superlinear far above
 SIZE_OF_FUNCTION = 10  # in operations, for INLINE_LIMIT
 BUFFER_LIMIT = 48
@@ -318,7 +319,8 @@ class Plan:
         return found.values()
 
     def fits(self, kernel, body):
-        if len(kernel.statements) + len(body.statements) > BODY_LIMIT:
+        small = prod(kernel.space) <= SMALL
+        if len(kernel.statements) + len(body.statements) > (SMALL_BODY_LIMIT if small else BODY_LIMIT):
             return False
         if kernel.space and kernel.weight + body.weight > WEIGHT_LIMIT:
             return False

@@ -6,7 +6,8 @@ vectorizer widens it together with whatever surrounds it: no vector library, no 
 Where we have no function of our own, the definition is a call to libm (correct, but the loop stays scalar);
 `VECTORIZED` says which are ours.
 
-Arguments that a fast path does not serve leave it for another version of the function: see rare.py.
+Arguments that a fast path does not serve leave it for another version of the function: see rare.py. Programs with much
+vector math call it instead of inlining it: see called.py.
 
 Flow: `symbol` names a function -> `definitions` looks up its Python description (exponential.py, logarithmic.py,
 ... each a dict from name to a function of a `builder.Builder` and its arguments) -> the builder writes SSA text.
@@ -24,7 +25,9 @@ lgamma and tgamma are libm's, with its accuracy (here, 2 and 5 ulp; lgamma only 
 from dataclasses import dataclass
 from functools import cache
 
+from ..engine import KEPT
 from . import (
+    called,
     error,
     exponential,
     inverse_hyperbolic,
@@ -77,17 +80,33 @@ class Definitions:
     externals: set
 
 
-def definitions(needed):
-    """The Definitions of a set of (name, dtype) pairs: each function and table once, in sorted order."""
-    made = [_function(name, dtype) for name, dtype in sorted(needed)]
-    hooks = [pair for pair, function in zip(sorted(needed), made) if function.rare]
+def definitions(needed, calls=frozenset()):
+    """The Definitions of a set of (name, dtype) pairs: each function and table once, in sorted order.
+
+    calls: those that are not to be inlined.
+    """
+    inlined = sorted(needed - calls)
+    made = [_function(name, dtype) for name, dtype in inlined]
+    hooks = [pair for pair, function in zip(inlined, made) if function.rare]
     declares, text = _joined(made)
     for name, dtype in hooks:
         declares |= set(rare.declarations(name, dtype, ARITY[name]))
-    if not hooks:
-        return Definitions(declares, text, "", set())
     externals = {rare.slot_symbol(name, dtype) for name, dtype in hooks}
-    return Definitions(declares, rare.used(hooks) + text, rare.definitions(hooks, ARITY), externals)
+    variants = rare.variants(hooks)
+    for name, dtype in sorted(calls):
+        declares |= set(called.declarations(name, dtype, ARITY[name]))
+        variants += called.variants(name, dtype)
+        externals |= {f"tapejit.{name}.{dtype}", *called.variants(name, dtype)}
+    if not variants:
+        return Definitions(declares, text, "", set())
+    pointers = ", ".join(f"ptr @{name}" for name in variants)
+    kept = f"@{KEPT} = constant [{len(variants)} x ptr] [{pointers}]\n"
+    return Definitions(declares, kept + text, rare.definitions(hooks, ARITY), externals)
+
+
+def address(symbol) -> int:
+    """The address of one of the `externals` of Definitions."""
+    return (rare if symbol.endswith(rare.SLOT) else called).address(symbol)
 
 
 def rare_definition(name, dtype):

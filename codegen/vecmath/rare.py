@@ -22,7 +22,6 @@ In: names and dtypes. Out: `declarations` and `definitions` (text), `address` of
 import ctypes
 import threading
 
-from ..engine import KEPT
 from .builder import FORMATS
 
 SLOT = ".rare.slot"  # how the symbols of the slots end
@@ -50,11 +49,9 @@ def declarations(name, dtype, arity):
         yield f"declare {_signature(name, dtype, arity, lanes)} {pure}"
 
 
-def used(needed):
-    """Keeps the vector variants, which nothing refers to before the vectorizer has run (see engine.KEPT)."""
-    names = [hook(name, dtype, lanes) for name, dtype in needed for lanes in _widths(dtype)]
-    pointers = ", ".join(f"ptr @{name}" for name in names)
-    return f"@{KEPT} = constant [{len(names)} x ptr] [{pointers}]\n"
+def variants(needed) -> list:
+    """Symbols of the vector variants, which nothing refers to before the vectorizer has run (see engine.KEPT)."""
+    return [hook(name, dtype, lanes) for name, dtype in needed for lanes in _widths(dtype)]
 
 
 def definitions(needed, arity):
