@@ -49,6 +49,8 @@ def _is_library(code) -> bool:
 
 @functools.cache
 def _is_library_module(name) -> bool:
+    if not isinstance(name, str):  # on CPython 3.10 a class of C code may have a descriptor there
+        return True
     root = name.partition(".")[0]
     file = getattr(sys.modules.get(name), "__file__", None) or ""
     return root in (__package__, "numpy") or root in sys.stdlib_module_names - {"__main__"} or "site-packages" in file
