@@ -430,7 +430,8 @@ class ModuleEmitter:
     def fill_call(self, lines, at, size, start):
         type = MEMORY[start.dtype]
         name = self.function("fill", FILL.format(type=type))
-        lines.append(f"  call void @{name}(ptr {at}, i64 {size}, {type} {literal(start.data, start.dtype)})")
+        number = int(start.data) if type == "i8" else literal(start.data, start.dtype)
+        lines.append(f"  call void @{name}(ptr {at}, i64 {size}, {type} {number})")
 
     def library_call(self, step, lines, pointers):
         args = [pointer(lines, pointers, b) for b in step.buffers]

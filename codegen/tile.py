@@ -31,7 +31,7 @@ from . import affine, pack
 from .loops import Buffer, Call, Exit, Fill, Tiles
 from .lower import Best, Body, Fold, Put, Scan
 from .memory import LINE
-from .schedule import is_dead, schedule
+from .schedule import is_dead, loop_order, schedule
 
 SHARED_BYTES = 1 << 20  # bytes met again by rows from which on tiles pay: what does not fit the nearer caches
 TILE_BYTES = 1 << 17  # of one tile over all buffers touched by rows
@@ -41,11 +41,17 @@ OPEN_GROUPS = 4  # groups that may still grow
 HYPOTHESES = 8
 MOST_BODIES = 60
 
-PIECE_NANOSECONDS = 20_000  # of a piece for one thread, at least; starting all threads takes a few microseconds
+# Work is estimated (measured: AVX-512, memory between the second cache and RAM). A fork and join takes 2 us while the workers
+# spin, up to 30 us if they have to be woken.
+PIECE_NANOSECONDS = 10_000  # of a piece for one thread, at least
+LEAST_PIECES = 4
 MOST_PIECES = 64
 WHOLE_LINES = 64  # rows of pieces come in multiples of this, so that threads do not write to the same cache lines
-INSTRUCTION_NANOSECONDS = 0.06
-BYTE_NANOSECONDS = 0.05
+INSTRUCTION_NANOSECONDS = 0.02
+BYTE_NANOSECONDS = 0.02
+RUN_BYTES = 1 << 15  # in one go of a piece that is cut from the inner loops: memory is best read in long runs
+SMALL_PARTS = 1 << 18  # bytes of the parts that folds over the rows are made of, which may always be; more of them may be
+PARTS_SHARE = 8  # this fraction of what the step touches
 
 
 @dataclass(eq=False)
@@ -86,7 +92,7 @@ def tiled(steps) -> list:
                 group.since[0].update(reads)
                 group.since[1].update(writes)
         if joined is None:
-            axes = [a for a in row_axes(step) if step.space[a] >= LEAST_EXTENT]
+            axes = row_axes(step)
             joined = Group([step], sorted([(step.space[a], [a]) for a in axes], reverse=True))
             out.append(joined)
             if axes:
@@ -125,7 +131,7 @@ def row_axes(body):
     if body.indexing or body.ordered and any([type(e) is Put for e in body.effects]):
         return []
     running = any([type(e) in (Scan, Best) for e in body.effects])
-    return list(range(len(body.space) - running))
+    return [v for v in range(len(body.space) - running) if body.space[v] >= LEAST_EXTENT]
 
 
 def stride(body, axis, at):
@@ -214,9 +220,10 @@ def finish(group, users):
     return [group]
 
 
-def carried_by(group):
+def carried_by(group, with_bodies=False):
     """The folds over the rows."""
-    return [e for body, axis in zip(group.bodies, group.axes) for e in effects_of(body) if type(e) is Fold and axis in e.axes]
+    found = [(b, e) for b, axis in zip(group.bodies, group.axes) for e in effects_of(b) if type(e) is Fold and axis in e.axes]
+    return found if with_bodies else [e for _, e in found]
 
 
 def writers(steps, buffer):
@@ -250,9 +257,8 @@ def in_pieces(step) -> list:
     How many pieces depends on the work alone, so that sums are added up in the same order by any number of threads: each
     piece folds the rows into a part of its own, the parts are folded in order.
     """
-    group = step if type(step) is Group else alone(step)
-    pieces = min(int(sum([nanoseconds(b) for b in group.bodies]) // PIECE_NANOSECONDS), MOST_PIECES) if group else 1
-    if pieces < 2 or group.extent < pieces:
+    pieces, group = (pieces_of(step), step) if type(step) is Group else alone(step)
+    if pieces < 2:
         if type(step) is Body:
             return [step]
         return [*[Fill(e.buffer, e.start) for e in {e.buffer: e for e in carried_by(group)}.values()], group]
@@ -263,34 +269,57 @@ def in_pieces(step) -> list:
     pieces = -(-group.extent // group.piece)
     for window in group.windows:
         window.room = room_of_a_piece(window) * pieces
-    after = []
-    parts = {}
-    for e in carried_by(group):
+    parts, after = {}, {}
+    for body, e in carried_by(group, with_bodies=True):
         e.resume = True
         buffer = e.buffer
         if buffer not in parts:
-            type_of_parts = tensor(buffer.type.dtype, (pieces, buffer.type.size))
+            line = LINE // buffer.type.dtype.itemsize  # no two parts share one
+            type_of_parts = tensor(buffer.type.dtype, (pieces, -(-buffer.type.size // line) * line))
             made = parts[buffer] = Buffer(f"{buffer.name}.parts", type_of_parts, ("arena", None))
             made.loads = 1
             group.partials[made] = e.start
-            after.append(combined(made, buffer, e, pieces))
+        combine(after, body, e, parts[buffer])
         e.buffer = parts[buffer]
-    return [group, *after]
+    return [group, *after.values()]
 
 
 def alone(body):
-    """A group of one body, over the loop that is cut best, or None."""
-    axes = [v for v in row_axes(body)] if effects_of(body) else []
-    if not axes:
-        return None
-    axis = max(axes, key=lambda v: (min(body.space[v], MOST_PIECES), -v))
-    return Group([body], [(body.space[axis], [axis])])
+    """(pieces, group of one body over the loop that is cut best), or (0, None).
+
+    The rows of one body may meet as they like: no two points store the same element but in folds and in scatters.
+    """
+    effects = effects_of(body)
+    if not effects or any([type(e) is Put and (e.op is not None or any([v < 0 for v, _ in e.at[1]])) for e in effects]):
+        return 0, None
+    order = loop_order(body, effects)
+    best, inside = (0, None), prod(body.space)
+    for v in order[: len(order) - any([type(e) in (Scan, Best) for e in effects])]:
+        group = Group([body], [(body.space[v], [v])])
+        runs = MOST_PIECES if v == order[0] else 8 * inside // RUN_BYTES
+        best = max(best, (min(pieces_of(group), runs), group), key=lambda pair: pair[0])
+        inside //= body.space[v]
+    return best
+
+
+def pieces_of(group):
+    """About how many pieces the work is worth; parts must not take much of the memory that is touched anyway."""
+    worth = int(sum([nanoseconds(b) for b in group.bodies]) // PIECE_NANOSECONDS)
+    if worth < LEAST_PIECES:
+        return 1
+    pieces = min(worth, MOST_PIECES, group.extent)
+    parts = sum([b.type.nbytes for b in {e.buffer for e in carried_by(group)}])
+    if parts * pieces > SMALL_PARTS:
+        touched = sum([b.type.nbytes for b in {b for body in group.bodies for b in set.union(*touched_by(body))}])
+        pieces = min(pieces, max(SMALL_PARTS, touched // PARTS_SHARE) // parts)
+    return pieces
 
 
 def nanoseconds(body):
     """About how long a body takes on one core."""
-    bytes = sum([b.type.nbytes for b in set.union(*touched_by(body))])
-    return prod(body.space) * body.weight * INSTRUCTION_NANOSECONDS + bytes * BYTE_NANOSECONDS
+    points = prod(body.space)
+    bytes = sum([min(b.type.nbytes, points * b.type.dtype.itemsize) for b in set.union(*touched_by(body))])
+    return points * body.weight * INSTRUCTION_NANOSECONDS + bytes * BYTE_NANOSECONDS
 
 
 def room_of_a_piece(window):
@@ -298,12 +327,15 @@ def room_of_a_piece(window):
     return -(-window.room // LINE) * LINE
 
 
-def combined(parts, buffer, fold, pieces):
-    """The body that folds the parts into the buffer."""
-    size = buffer.type.size
-    here = affine.variable(1) if size > 1 else affine.ZERO
-    body = Body((pieces, size) if size > 1 else (pieces,), None)
-    value = body.load(parts, affine.add(affine.scale(affine.variable(0), size), here), ())
-    body.effects.append(Fold(buffer, here, fold.op, frozenset([0]), fold.start, value))
-    body.origins.append("parts")
-    return body
+def combine(after, body, fold, parts):
+    """Add to the bodies by space: fold the parts, element by element of what this fold stores, into its buffer.
+
+    Other elements of the buffer may be another body's.
+    """
+    kept = [v for v, _ in fold.at[1]]
+    space = (parts.type.shape[0], *[body.space[v] for v in kept])
+    at = affine.substitute(fold.at, {v: affine.variable(i + 1) for i, v in enumerate(kept)})
+    folding = after.setdefault(space, Body(space, None))
+    value = folding.load(parts, affine.add(affine.scale(affine.variable(0), parts.type.shape[1]), at), ())
+    folding.effects.append(Fold(fold.buffer, at, fold.op, frozenset([0]), fold.start, value))
+    folding.origins.append("parts")

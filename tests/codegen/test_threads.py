@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -78,6 +79,65 @@ def test_reductions_and_maps_of_every_layout(shape):
         tapejit.set_num_threads(k)
         for found, wanted in zip(f(x), program(x)):
             np.testing.assert_allclose(found, wanted, rtol=1e-12, atol=1e-12)
+
+
+def pieces(f, *args):
+    """The numbers of pieces in the dump."""
+    return [int(n) for n in re.findall(r"(\d+) pieces in parallel", f.ir(*args, stage="kernels"))]
+
+
+def test_folds_of_several_kernels_into_one_array():
+    """Too much for one kernel: each folds some of the columns, and leaves the others alone."""
+    x = np.random.default_rng(0).uniform(0.5, 1.5, (500, 16))
+
+    def program(x):
+        return np.sum(x**1.7 + x**x, axis=0), np.sum(x, axis=1)
+
+    f = tapejit.jit(program)
+    for found, wanted in zip(f(x), program(x)):
+        np.testing.assert_allclose(found, wanted, rtol=1e-12)
+    assert f.ir(x, stage="kernels").split("program")[1].count("(out0.parts, out0)") >= 2
+
+
+def test_folds_of_every_type():
+    x = np.random.default_rng(0).normal(size=5000)
+
+    def program(x):
+        i = np.where(x > 0, 3, -2)
+        single = x.astype(np.float32)
+        return [np.all(x > -9), np.any(x > 9), np.sum(i), np.max(i), np.min(single), np.prod(np.sign(x)), np.sum(x > 0)]
+
+    f = tapejit.jit(program)
+    assert pieces(f, x)
+    for found, wanted in zip(f(x), program(x)):
+        assert found == wanted and found.dtype == wanted.dtype
+
+
+def test_gathers_in_pieces_and_scatters_whole():
+    rng = np.random.default_rng(0)
+    x, i = rng.normal(size=3000), rng.integers(0, 3000, 4000)
+    f = tapejit.jit(lambda x: np.sin(x[i]))
+    np.testing.assert_allclose(f(x), np.sin(x[i]), rtol=1e-14)
+    assert pieces(f, x)
+    g = tapejit.grad(lambda x: np.sum(np.sin(x[i])))
+    np.testing.assert_allclose(g(x), np.bincount(i, np.cos(x[i]), 3000), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_parts_take_little_memory(axis):
+    x = np.random.default_rng(0).normal(size=(100, 100_000) if axis == 0 else (100_000, 100))
+    f = tapejit.jit(lambda x: np.sum(x, axis=axis))
+    np.testing.assert_allclose(f(x), np.sum(x, axis=axis), rtol=1e-12, atol=1e-10)
+    assert pieces(f, x)
+    (code,) = [path.code for path in f._roots.values()]
+    assert code.stats.arena_bytes < 1.1 * x.nbytes / tile.PARTS_SHARE
+
+
+def test_few_long_rows():
+    x = np.random.default_rng(0).normal(size=(5, 40_000))
+    f = tapejit.jit(lambda x: np.cumsum(x, axis=1))
+    np.testing.assert_allclose(f(x), np.cumsum(x, axis=1), rtol=1e-10, atol=1e-10)
+    assert pieces(f, x) == [5]
 
 
 @pytest.mark.parametrize("bad", [0, -1, 1.5, "2", None, True, 10**6])
