@@ -53,13 +53,16 @@ class Problem:
         return flatten(self.solve(*self.args))
 
 
-def flatten(nest) -> list:
-    """Leaves of tuples, lists and dicts (by sorted key) as NumPy arrays."""
+def leaves(nest) -> list:
+    """What tuples, lists and dicts (by sorted key) hold."""
     if isinstance(nest, dict):
         nest = [nest[k] for k in sorted(nest)]
-    if isinstance(nest, (tuple, list)):
-        return [leaf for part in nest for leaf in flatten(part)]
-    return [np.asarray(nest)]
+    return [leaf for part in nest for leaf in leaves(part)] if isinstance(nest, (tuple, list)) else [nest]
+
+
+def flatten(nest) -> list:
+    """The leaves as NumPy arrays."""
+    return [np.asarray(leaf) for leaf in leaves(nest)]
 
 
 def complex_step(f, *args, argnums):
