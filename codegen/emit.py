@@ -43,7 +43,7 @@ from .loops import (
 from .scalars import MEMORY, TYPES, Emitter, Scalar, called_function, literal, power_function
 
 INLINED_MATH = 24  # vector math functions inlined in all loops of a program; more are called,
-INLINED_IN_LONG_LOOPS = 96  # where there are loops of LONG: calls take up to 1.7 times as long, about 1.1 times for one function
+INLINED_IN_LONG_LOOPS = 96  # with loops of LONG: calls take up to 1.7 times as long, about 1.1 times for one function
 LONG = 4096
 SINGLE_CALLS = 4  # calls of one kernel up to which its buffers are arguments of each; else they are in tables
 PARAMETER_LIMIT = 64  # more buffers than this are addressed from the three base pointers

@@ -1,7 +1,7 @@
 """PyTorch, twice: eager (`torch.autograd.grad`) and compiled (`torch.compile` of `torch.func` transforms).
 
-The compiled variant gets value and gradients as one graph, with static shapes. Arguments are tensors; the eager variant's are leaves
-that require gradients, as parameters do. `VARIANT` is set by the worker before a problem is built.
+The compiled variant gets value and gradients as one graph, with static shapes. Arguments are tensors; the eager variant's are
+leaves that require gradients, as parameters do. `VARIANT` is set by the worker before a problem is built.
 """
 
 import functools
