@@ -37,7 +37,7 @@ CHEAP_STRETCHED = 2
 STRETCHED_LIMIT = 8
 INLINE_LIMIT = 60  # operations inlined into one root
 BODY_LIMIT = 1000  # statements in one kernel,
-SMALL_BODY_LIMIT = 100  # where it is small: short kernels compile faster, run as fast, and are more often equal, and
+SMALL_BODY_LIMIT = 100  # where it is small (short kernels compile faster, run as fast, are more often equal), and
 WEIGHT_LIMIT = 4000  # instructions they become: LLVM is superlinear far above
 SIZE_OF_FUNCTION = 10  # in operations, for INLINE_LIMIT
 BUFFER_LIMIT = 48
@@ -319,7 +319,7 @@ class Plan:
         return found.values()
 
     def fits(self, kernel, body):
-        small = prod(kernel.space) <= SMALL
+        small = prod(kernel.space) <= SMALL and kernel.space not in self.wanted
         if len(kernel.statements) + len(body.statements) > (SMALL_BODY_LIMIT if small else BODY_LIMIT):
             return False
         if kernel.space and kernel.weight + body.weight > WEIGHT_LIMIT:
