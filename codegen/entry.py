@@ -18,7 +18,7 @@ import numpy as np
 
 from tapejit.ir.knobs import NATIVE
 
-from . import memory
+from . import allocate, memory
 
 LIST_ITEMS = 24  # PyListObject.ob_item: after the header (16) and the size
 ARRAY_DATA = 16  # PyArrayObject_fields.data: after the header
@@ -101,7 +101,7 @@ class Executable:
         self.llvm_text, self._straight_line = text, straight_line
         self.entry_address = code.addresses[entry]
         self.results, self.guards = results, guards
-        self._makers = [(r.shape, r.dtype) for r in results]
+        self._makers = [(allocate.empty if r.nbytes >= allocate.LARGE else np.empty, r.shape, r.dtype) for r in results]
         heavy = sum([k["bytes"] + k["operations"] for k in stats.kernels]) + stats.library_calls * GIL_BYTES
         self.releases_gil = heavy > GIL_BYTES or stats.parallel > 0
         if NATIVE.value and reads_objects():
@@ -121,8 +121,7 @@ class Executable:
 
     def run(self, inputs):
         """The results on `inputs` (C-contiguous aligned arrays of exactly the parameters' types), or a GuardExit."""
-        empty = np.empty
-        outputs = [empty(shape, dtype) for shape, dtype in self._makers]
+        outputs = [empty(shape, dtype) for empty, shape, dtype in self._makers]
         arenas = self._arenas
         try:
             arena = arenas.pop()

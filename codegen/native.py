@@ -32,13 +32,13 @@ import numpy as np
 
 from tapejit.ir.knobs import NATIVE
 
+from . import allocate
 from .entry import reads_objects
 
 HEADER, TUPLE_ITEMS, LIST_ITEMS, SIZE, SCALAR_VALUE, CELL_CONTENTS = 8, 24, 24, 16, 16, 16
 VECTORCALL_OFFSET = 56  # in a type object
 DATA, RANK, DIMENSIONS, DESCR, FLAGS = 16, 24, 32, 56, 64
 CONTIGUOUS_ALIGNED = 0x0001 | 0x0100
-ARRAY_TYPE, ARRAY_SCALAR, NEW_COPY, NEW_FROM_DESCR = 2, 60, 85, 94  # positions in NumPy's C API table
 METH_FASTCALL_KEYWORDS = 0x0080 | 0x0002
 SLOTS = 16  # specs a dispatcher can hold; the oldest is replaced then
 MISS = 1
@@ -56,15 +56,8 @@ class _MethodDef(ctypes.Structure):
 @lru_cache(maxsize=1)
 def _api():
     """Addresses of the C functions that the machine code calls."""
-    import numpy._core._multiarray_umath as umath
-
-    get = ctypes.pythonapi.PyCapsule_GetPointer
-    get.restype, get.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
-    table = (ctypes.c_void_p * 100).from_address(get(umath._ARRAY_API, None))
-    out = {
-        "ndarray": table[ARRAY_TYPE], "PyArray_Scalar": table[ARRAY_SCALAR], "PyArray_NewCopy": table[NEW_COPY],
-        "PyArray_NewFromDescr": table[NEW_FROM_DESCR],
-    }  # fmt: skip
+    positions = {"ndarray": 2, "PyArray_Scalar": 60, "PyArray_NewCopy": 85, "PyArray_NewFromDescr": allocate.NEW_FROM_DESCR}
+    out = {name: allocate.numpy_api(position) for name, position in positions.items()}
     for name in PYTHON_API:
         out[name] = ctypes.cast(getattr(ctypes.pythonapi, name), ctypes.c_void_p).value
     return out
@@ -150,7 +143,7 @@ class _Text:
         self.label(f"go{self.count}")
 
     def call(self, name, restype, *args):
-        function = address(_api()[name])
+        function = address(_api()[name] if type(name) is str else name)
         joined = ", ".join(args)
         if restype == "void":
             self.add(f"call void {function}({joined})")
@@ -343,8 +336,9 @@ def spec_text(entry_address, arguments, keywords, captured, reads, results, stru
             t.add(f"store i64 {n}, ptr {t.let(f'getelementptr i64, ptr %shape, i64 {axis}')}")
         descr = address(id(r.dtype))
         t.call("Py_IncRef", "void", f"ptr {descr}")  # NewFromDescr takes a reference
+        make = (r.nbytes >= allocate.LARGE and allocate.creator()) or "PyArray_NewFromDescr"
         array = t.call(
-            "PyArray_NewFromDescr", "ptr", f"ptr {address(id(np.ndarray))}", f"ptr {descr}", f"i32 {r.ndim}", "ptr %shape",
+            make, "ptr", f"ptr {address(id(np.ndarray))}", f"ptr {descr}", f"i32 {r.ndim}", "ptr %shape",
             "ptr null", "ptr null", "i32 0", "ptr null",
         )  # fmt: skip
         _unless_null(t, array, made)
