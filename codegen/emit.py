@@ -372,31 +372,32 @@ class ModuleEmitter:
         for i, base in enumerate(("inputs", "outputs", "arena")):
             lines.append(f"  %{label}.{base} = getelementptr ptr, ptr %{label}, i64 {i}")
             lines.append(f"  store ptr %{base}, ptr %{label}.{base}")
-        self.declares.add(f"declare void @{threads.SYMBOL}(ptr, ptr, i64)")
+        self.declares.add(f"declare void @{threads.SYMBOL}(ptr, ptr, i64, i64, ptr)")
         self.externals.add(threads.SYMBOL)
-        lines.append(f"  call void @{threads.SYMBOL}(ptr @{name}, ptr %{label}, i64 {step.pieces})")
+        room, scratch = 0, "null"
+        if step.scratch:
+            room, scratch = step.scratch.room, pointer(lines, pointers, step.scratch)
+        job = f"ptr @{name}, ptr %{label}, i64 {step.pieces}, i64 {room}, ptr {scratch}"
+        lines.append(f"  call void @{threads.SYMBOL}({job})")
 
     def piece(self, step):
-        """The function (context, k) that runs piece k."""
+        """The function (context, k, scratch) that runs piece k."""
         lines = ["entry:"]
         for i, base in enumerate(("inputs", "outputs", "arena")):
             lines += [f"  %{base}.at = getelementptr ptr, ptr %context, i64 {i}", f"  %{base} = load ptr, ptr %{base}.at"]
         pointers = {}
         args = {b: pointer(lines, pointers, b) for b in step.buffers}
-        own = {b: b.room // step.pieces for b in step.windows}
-        own |= {b: b.type.nbytes // step.pieces for b in step.partials}
-        for i, (buffer, size) in enumerate(own.items()):
-            lines.append(f"  %own{i}.o = mul nsw i64 %k, {size}")
+        for i, (buffer, start) in enumerate(step.partials.items()):
+            lines.append(f"  %own{i}.o = mul nsw i64 %k, {buffer.type.nbytes // step.pieces}")
             lines.append(f"  %own{i} = getelementptr i8, ptr {args[buffer]}, i64 %own{i}.o")
             args[buffer] = f"%own{i}"
-        for buffer, start in step.partials.items():
             self.fill_call(lines, args[buffer], buffer.type.size // step.pieces, start)
         lines += [
             f"  %first = mul nsw i64 %k, {step.piece}", f"  %last.full = add nsw i64 %first, {step.piece}",
             f"  %last = call i64 @llvm.smin.i64(i64 %last.full, i64 {step.extent})",
         ]  # fmt: skip
         self.tile_loop(step, lines, args, "%first", "%last")
-        return self.function("piece", "\n".join(["(ptr %context, i64 %k) nounwind {", *lines, "  ret void", "}\n"]))
+        return self.function("piece", "\n".join(["(ptr %context, i64 %k, ptr %scratch) nounwind {", *lines, "  ret void", "}\n"]))
 
     def tile_loop(self, step, lines, args, first, last):
         """A loop over the tiles of the rows from first to last; the base of a window is where row 0 would be."""
@@ -477,8 +478,8 @@ def alignment(buffer):
 def place(buffer, name):
     """Instructions that make `name` the buffer's address."""
     kind, where = buffer.place
-    if kind == "arena":
-        return [f"  {name} = getelementptr inbounds i8, ptr %arena, i64 {where}"]
+    if kind in ("arena", "scratch"):
+        return [f"  {name} = getelementptr inbounds i8, ptr %{kind}, i64 {where}"]
     return [
         f"  {name}.at = getelementptr inbounds ptr, ptr %{kind}s, i64 {where}", f"  {name} = load ptr, ptr {name}.at",
     ]  # fmt: skip

@@ -163,8 +163,8 @@ class Fill:
 class Tiles:
     """Kernels run over `rows` rows at a time of `extent`. windows: buffer -> bytes of a row, for those kept for a tile only.
 
-    In pieces of `piece` rows, if that is not 0, which may run at the same time: each has windows of its own, and folds the
-    rows into a part of its own: partials: buffer of all parts -> what a part starts with.
+    In pieces of `piece` rows, if that is not 0, which may run at the same time: windows lie in the `scratch` of
+    each thread, and each piece folds the rows into a part of its own: partials: buffer of all parts -> what a part starts with.
     """
 
     kernels: list
@@ -173,6 +173,7 @@ class Tiles:
     windows: dict
     piece: int = 0
     partials: dict = field(default_factory=dict)
+    scratch: Buffer | None = None
 
     @property
     def pieces(self):
@@ -180,7 +181,8 @@ class Tiles:
 
     @property
     def buffers(self):
-        return list(dict.fromkeys([b for k in self.kernels for b in k.buffers]))
+        scratch = [self.scratch] if self.scratch else []
+        return list(dict.fromkeys([b for k in self.kernels for b in k.buffers] + scratch))
 
 
 @dataclass(slots=True)

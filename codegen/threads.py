@@ -1,4 +1,4 @@
-"""The thread pool: `parallel(function, context, count)` runs function(context, 0), ..., (context, count - 1) on all cores.
+"""The thread pool: `parallel(function, context, count, room, scratch)` runs function(context, k, scratch), k < count, on all cores.
 
 In: calls from compiled programs, whose kernels are cut into pieces by tile.py; how many pieces depends on the problem alone,
 so results do not depend on the number of threads. Out: all pieces done.
@@ -10,7 +10,9 @@ looks for a post for some microseconds, then sleeps in a futex; the caller wakes
 
 Lazily made: the workers are created by the first job. One job at a time: a caller that finds the pool taken, or is a worker
 itself, runs its pieces alone. After fork the child has no workers; it notices by its process id and makes its own. Signals are
-blocked in workers. At exit workers are joined before the interpreter goes. Programs call the pool only where they have
+blocked in workers. What a piece needs for itself lies in `scratch`, of which every worker has its own `room` bytes. A worker
+that cannot get them does not help; nor do results depend on who does: workers compute in the caller's floating-point
+environment (a library that makes the main thread flush subnormals does so here too). At exit workers are joined before the interpreter goes. Programs call the pool only where they have
 released the GIL (a piece may have to take it: vecmath's rare arguments).
 
 The number of threads: TAPEJIT_NUM_THREADS, else the cores this process may run on. On systems other than Linux on x86-64 and
@@ -36,7 +38,7 @@ _code = None
 _wanted = None
 
 TEXT = """
-%worker = type {{ i32, i32, i64, [6 x i64] }}
+%worker = type {{ i32, i32, i64, ptr, i64, [4 x i64] }}
 @lock = internal global i32 0
 @pid = internal global i32 0
 @wanted = internal global i64 0
@@ -45,6 +47,8 @@ TEXT = """
 @job.function = internal global ptr null
 @job.context = internal global ptr null
 @job.count = internal global i64 0
+@job.room = internal global i64 0
+@job.environment = internal global [64 x i8] zeroinitializer, align 16
 @job.next = internal global i64 0, align 64
 declare i64 @syscall(i64, ...)
 declare i32 @getpid()
@@ -53,13 +57,17 @@ declare i32 @pthread_create(ptr, ptr, ptr, ptr)
 declare i32 @pthread_join(i64, ptr)
 declare i32 @pthread_sigmask(i32, ptr, ptr)
 declare i32 @sigfillset(ptr)
+declare i32 @posix_memalign(ptr, i64, i64)
+declare void @free(ptr)
+declare i32 @fegetenv(ptr)
+declare i32 @fesetenv(ptr)
 
-define internal void @alone(ptr %function, ptr %context, i64 %count) {{
+define internal void @alone(ptr %function, ptr %context, i64 %count, ptr %scratch) {{
 entry:
   br label %loop
 loop:
   %i = phi i64 [ 0, %entry ], [ %next, %loop ]
-  call void %function(ptr %context, i64 %i)
+  call void %function(ptr %context, i64 %i, ptr %scratch)
   %next = add i64 %i, 1
   %more = icmp slt i64 %next, %count
   br i1 %more, label %loop, label %out
@@ -67,7 +75,7 @@ out:
   ret void
 }}
 
-define internal void @work() {{
+define internal void @work(ptr %scratch) {{
 entry:
   %function = load ptr, ptr @job.function
   %context = load ptr, ptr @job.context
@@ -78,10 +86,38 @@ loop:
   %more = icmp slt i64 %i, %count
   br i1 %more, label %run, label %out
 run:
-  call void %function(ptr %context, i64 %i)
+  call void %function(ptr %context, i64 %i, ptr %scratch)
   br label %loop
 out:
   ret void
+}}
+
+; The worker's own memory for this job, or null if there is none to be had.
+define internal ptr @scratch(ptr %worker) {{
+entry:
+  %at = getelementptr %worker, ptr %worker, i64 0, i32 3
+  %room.at = getelementptr %worker, ptr %worker, i64 0, i32 4
+  %old = load ptr, ptr %at
+  %room = load i64, ptr %room.at
+  %need = load i64, ptr @job.room
+  %fits = icmp sle i64 %need, %room
+  br i1 %fits, label %same, label %grow
+same:
+  ret ptr %old
+grow:
+  store i64 0, ptr %room.at
+  store ptr null, ptr %at
+  call void @free(ptr %old)
+  %failed = call i32 @posix_memalign(ptr %at, i64 64, i64 %need)
+  %good = icmp eq i32 %failed, 0
+  br i1 %good, label %grown, label %none
+none:
+  store ptr null, ptr %at
+  ret ptr null
+grown:
+  store i64 %need, ptr %room.at
+  %new = load ptr, ptr %at
+  ret ptr %new
 }}
 
 define internal ptr @serve(ptr %self) {{
@@ -110,7 +146,17 @@ claim:
   %mine = extractvalue {{ i32, i1 }} %pair, 1
   br i1 %mine, label %run, label %again
 run:
-  call void @work()
+  %set = call i32 @fesetenv(ptr @job.environment)
+  %scratch = call ptr @scratch(ptr %self)
+  %need = load i64, ptr @job.room
+  %without = icmp eq i64 %need, 0
+  %there = icmp ne ptr %scratch, null
+  %able = or i1 %without, %there
+  br i1 %able, label %help, label %helped
+help:
+  call void @work(ptr %scratch)
+  br label %helped
+helped:
   store atomic i32 0, ptr %self seq_cst, align 4
   br label %again
 quit:
@@ -163,7 +209,7 @@ out:
   ret void
 }}
 
-define void @{symbol}(ptr %function, ptr %context, i64 %count) {{
+define void @{symbol}(ptr %function, ptr %context, i64 %count, i64 %room, ptr %scratch) {{
 entry:
   %wanted = load atomic i64, ptr @wanted monotonic, align 8
   %single = icmp slt i64 %count, 2
@@ -175,7 +221,7 @@ try:
   %got = extractvalue {{ i32, i1 }} %pair, 1
   br i1 %got, label %check, label %alone
 alone:
-  call void @alone(ptr %function, ptr %context, i64 %count)
+  call void @alone(ptr %function, ptr %context, i64 %count, ptr %scratch)
   ret void
 check:
   %pid = call i32 @getpid()
@@ -201,6 +247,8 @@ ready:
   store ptr %function, ptr @job.function
   store ptr %context, ptr @job.context
   store i64 %count, ptr @job.count
+  store i64 %room, ptr @job.room
+  %environment = call i32 @fegetenv(ptr @job.environment)
   store atomic i64 0, ptr @job.next seq_cst, align 8
   br label %posting
 posting:
@@ -214,7 +262,7 @@ post:
   %i.next = add i64 %i, 1
   br label %posting
 posted:
-  call void @work()
+  call void @work(ptr %scratch)
   br label %joining
 joining:
   %j = phi i64 [ 0, %posted ], [ %j.next, %joined ]
@@ -302,6 +350,12 @@ join:
   %at = getelementptr %worker, ptr %worker, i64 0, i32 2
   %thread = load i64, ptr %at
   %joined = call i32 @pthread_join(i64 %thread, ptr null)
+  %own = getelementptr %worker, ptr %worker, i64 0, i32 3
+  %scratch = load ptr, ptr %own
+  call void @free(ptr %scratch)
+  store ptr null, ptr %own
+  %room = getelementptr %worker, ptr %worker, i64 0, i32 4
+  store i64 0, ptr %room
   store i64 %last, ptr @started
   br label %loop
 free:
@@ -313,12 +367,12 @@ out:
 """
 PAUSE = {"x86_64": ("llvm.x86.sse2.pause", "", ""), "aarch64": ("llvm.aarch64.hint", "i32", "i32 1")}
 SERIAL = """
-define void @{symbol}(ptr %function, ptr %context, i64 %count) {{
+define void @{symbol}(ptr %function, ptr %context, i64 %count, i64 %room, ptr %scratch) {{
 entry:
   br label %loop
 loop:
   %i = phi i64 [ 0, %entry ], [ %next, %loop ]
-  call void %function(ptr %context, i64 %i)
+  call void %function(ptr %context, i64 %i, ptr %scratch)
   %next = add i64 %i, 1
   %more = icmp slt i64 %next, %count
   br i1 %more, label %loop, label %out

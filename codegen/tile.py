@@ -25,7 +25,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from math import prod
 
-from tapejit.ir.types import tensor
+from tapejit.ir.types import BOOL, tensor
 
 from . import affine, pack
 from .loops import Buffer, Call, Exit, Fill, Tiles
@@ -65,6 +65,7 @@ class Group:
     rows: int = 0  # of a tile
     piece: int = 0  # rows of what one thread takes at a time, 0 if all is one
     partials: dict = field(default_factory=dict)
+    scratch: Buffer | None = None
 
     @property
     def extent(self):
@@ -109,7 +110,8 @@ def scheduled(step):
     if type(step) is not Group:
         return step
     kernels = [schedule(body, axis) for body, axis in zip(step.bodies, step.axes)]
-    return Tiles([k for k in kernels if k is not None], step.extent, step.rows, step.windows, step.piece, step.partials)
+    kernels = [k for k in kernels if k is not None]
+    return Tiles(kernels, step.extent, step.rows, step.windows, step.piece, step.partials, step.scratch)
 
 
 # ---- legality ----------------------------------------------------------------------------------------------------------
@@ -267,8 +269,11 @@ def in_pieces(step) -> list:
     if type(step) is Body:
         group.rows = group.piece
     pieces = -(-group.extent // group.piece)
+    room = 0
     for window in group.windows:
-        window.room = room_of_a_piece(window) * pieces
+        window.place = ("scratch", room)
+        room += -(-window.room // LINE) * LINE
+    group.scratch = Buffer("scratch", tensor(BOOL, (room,)), ("arena", None)) if room else None
     parts, after = {}, {}
     for body, e in carried_by(group, with_bodies=True):
         e.resume = True
@@ -320,11 +325,6 @@ def nanoseconds(body):
     points = prod(body.space)
     bytes = sum([min(b.type.nbytes, points * b.type.dtype.itemsize) for b in set.union(*touched_by(body))])
     return points * body.weight * INSTRUCTION_NANOSECONDS + bytes * BYTE_NANOSECONDS
-
-
-def room_of_a_piece(window):
-    """Bytes of a window of one piece: whole cache lines."""
-    return -(-window.room // LINE) * LINE
 
 
 def combine(after, body, fold, parts):

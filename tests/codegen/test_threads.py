@@ -1,5 +1,6 @@
 """Programs in pieces: the same bits with any number of threads, after fork, from many Python threads, at exit."""
 
+import ctypes
 import multiprocessing
 import os
 import re
@@ -138,6 +139,46 @@ def test_few_long_rows():
     f = tapejit.jit(lambda x: np.cumsum(x, axis=1))
     np.testing.assert_allclose(f(x), np.cumsum(x, axis=1), rtol=1e-10, atol=1e-10)
     assert pieces(f, x) == [5]
+
+
+def test_windows_take_little_memory():
+    x = np.random.default_rng(0).normal(size=(4096, 500))
+
+    def softmax(x):
+        e = np.exp(x - np.max(x, axis=1, keepdims=True))
+        return e / np.sum(e, axis=1, keepdims=True)
+
+    f = tapejit.jit(softmax)
+    for k in (1, 3):
+        tapejit.set_num_threads(k)
+        np.testing.assert_allclose(f(x), softmax(x), rtol=1e-13)
+    assert pieces(f, x)[0] > 30 and len(re.findall("a tile", f.ir(x, stage="kernels"))) >= 3
+    (code,) = [path.code for path in f._roots.values()]
+    assert code.stats.arena_bytes < x.nbytes / 30
+
+
+@pytest.mark.skipif(threads.MACHINE != "x86_64", reason="the number of the rounding mode")
+def test_workers_compute_in_the_callers_environment():
+    x = np.random.default_rng(0).normal(size=20_000)
+    f = tapejit.jit(lambda x: [np.sum(x), x / 3.0])
+    rounding, upward = ctypes.CDLL(None).fesetround, 0x800
+    tapejit.set_num_threads(3)
+    nearest = [f(x) for _ in range(20)]
+    assert threads.pool().started() >= 2
+    results = []
+    for k in (1, 3):
+        tapejit.set_num_threads(k)
+        for _ in range(50):
+            rounding(upward)
+            try:
+                results.append(f(x))
+            finally:
+                rounding(0)
+    assert results[0][0] > nearest[0][0]
+    assert np.mean(results[0][1] > nearest[0][1]) > 0.3 and not np.any(results[0][1] < nearest[0][1])
+    for total, quotients in results:
+        assert total == results[0][0]
+        np.testing.assert_array_equal(quotients, results[0][1])
 
 
 @pytest.mark.parametrize("bad", [0, -1, 1.5, "2", None, True, 10**6])
