@@ -17,7 +17,6 @@ guards against accidents, not against the user's own programs.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import stat
 import sys
@@ -26,6 +25,8 @@ import threading
 import time
 from contextlib import suppress
 from functools import lru_cache
+
+from tapejit.ir.hashing import blake2b
 
 MAGIC = b"tapejit1"
 DIGEST = 32
@@ -41,7 +42,7 @@ _written = 0
 
 
 def digest(*parts: bytes) -> bytes:
-    h = hashlib.blake2b(digest_size=DIGEST)
+    h = blake2b(digest_size=DIGEST)
     for part in parts:
         h.update(len(part).to_bytes(8, "little"))
         h.update(part)

@@ -13,13 +13,13 @@ Accumulation registers are stack slots here, which LLVM's first pass (SROA) turn
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from dataclasses import dataclass
 from math import prod
 
 import numpy as np
 
+from tapejit.ir.hashing import blake2b
 from tapejit.ir.types import BOOL, I64
 
 from . import affine, blas, threads, vecmath
@@ -444,7 +444,7 @@ class ModuleEmitter:
 
     def function(self, kind, text):
         """Enter an internal function under a name made of its content."""
-        name = f"{kind}.{hashlib.blake2b(text.encode(), digest_size=6).hexdigest()}"
+        name = f"{kind}.{blake2b(text.encode(), digest_size=6).hexdigest()}"
         self.functions[name] = f"define internal void @{name}{text}"
         return name
 

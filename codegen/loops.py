@@ -30,7 +30,7 @@ class Buffer:
         return self.name
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Load:
     name: str
     dtype: np.dtype
@@ -39,7 +39,7 @@ class Load:
     mask: str | None = None  # reads zero where the mask is false, and touches no memory there
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Let:
     name: str
     dtype: np.dtype
@@ -48,7 +48,7 @@ class Let:
     attrs: dict
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Index:
     """An index expression as an i64 scalar."""
 
@@ -56,7 +56,7 @@ class Index:
     at: tuple
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Inside:
     """The conjunction of `0 <= expression < n`, over `conditions` = ((expression, n), ...)."""
 
@@ -64,7 +64,7 @@ class Inside:
     conditions: tuple
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Bind:
     """The run-time index variable `variable` (< 0) of affine expressions stands for this i64 scalar."""
 
@@ -72,14 +72,14 @@ class Bind:
     value: object
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Register:
     name: str
     dtype: np.dtype
     start: object
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Accumulate:
     """target = op.emit(target, value); the target is a register's name or (buffer, offset)."""
 
@@ -90,14 +90,14 @@ class Accumulate:
     reassociate: bool  # the order of accumulation is free (a fold)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Read:
     name: str
     register: str
     dtype: np.dtype
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Arg:
     """best, where = value, at if value beats best; NaN beats all but NaN. `first`: at == 0, which always wins."""
 
@@ -109,14 +109,14 @@ class Arg:
     greatest: bool
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Store:
     buffer: Buffer
     at: tuple
     value: object
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class For:
     """A loop; with `row` it runs over that many steps for each row of the tile (tile.py), else from 0 to the extent."""
 
@@ -126,7 +126,7 @@ class For:
     row: int = 0
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Kernel:
     """A loop nest as an internal function of its buffers."""
 
@@ -138,7 +138,7 @@ class Kernel:
     name: str = ""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Call:
     """A library call: `routine` of BLAS under the loops `batch` (blas.Group: length and strides of one step)."""
 
@@ -151,7 +151,7 @@ class Call:
     origin: str
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Fill:
     """Every element of the buffer becomes the Constant `start`."""
 
@@ -159,7 +159,7 @@ class Fill:
     start: object
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Tiles:
     """Kernels run over `rows` rows at a time of `extent`. windows: buffer -> bytes of a row, for those kept for a tile only.
 
@@ -185,7 +185,7 @@ class Tiles:
         return list(dict.fromkeys([b for k in self.kernels for b in k.buffers] + scratch))
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Exit:
     """Leave with 1 + index if the scalar in `buffer` differs from `seen`."""
 

@@ -35,7 +35,7 @@ class Force(Exception):
 
 
 # ---- effects ---------------------------------------------------------------------------------------------------------
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Put:
     """buffer[at] = value, or with `op`: buffer[at] = op(buffer[at], value), in order (scatter)."""
 
@@ -45,7 +45,7 @@ class Put:
     op: object = None
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Fold:
     """Reduce `value` over the loops `axes` into buffer[at]; `resume`: go on from what is there."""
 
@@ -58,7 +58,7 @@ class Fold:
     resume: bool = False
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Scan:
     """Running fold along the innermost loop, stored at each step."""
 
@@ -69,7 +69,7 @@ class Scan:
     value: object = None
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Best:
     """argmax or argmin along the innermost loop."""
 
@@ -80,7 +80,7 @@ class Best:
     value: object = None
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Item:
     """One effect, the elements it needs, and the loops it runs over.
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import struct
 
+from .hashing import blake2b
 from .types import Type
 
 EMPTY: dict = {}
@@ -113,10 +114,8 @@ class Graph:
 
 
 def _digest(graph: Graph) -> str:
-    import hashlib  # loads OpenSSL: not when tapejit is imported
-
     numbers = {value: i for i, value in enumerate(graph.params)}
-    hasher = hashlib.blake2b(digest_size=16)
+    hasher = blake2b(digest_size=16)
     write = hasher.update
 
     def ref(value):

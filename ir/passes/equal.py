@@ -16,10 +16,10 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
-from hashlib import blake2b
 
 from ..build import Builder
 from ..graph import Constant, Graph
+from ..hashing import blake2b
 
 PRIME = (1 << 127) - 1
 POWER = 64  # exponents up to this are powers in the field; larger ones are opaque
