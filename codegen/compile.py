@@ -58,7 +58,7 @@ class Recipe:
     imports: dict
     steps: list
     text: str
-    straight_line: bool
+    passes: str
     results: list
     guards: list
     stats: object
@@ -71,7 +71,7 @@ class Recipe:
         code = engine.Code(self.image, [self.entry, self.entry + ".lists"], self.imports)
         self.stats.compile_ms["link"] = (time.perf_counter() - start) * 1e3
         return Executable(
-            code, self.entry, self.steps, self.text, self.straight_line, self.results, self.guards, self.stats
+            code, self.entry, self.steps, self.text, self.passes, self.results, self.guards, self.stats
         )
 
 
@@ -104,8 +104,9 @@ def _compile(graph, digest) -> Recipe:
     owners = {"parallel": threads, "i32": blas, "i64": blas}  # by the second part of the symbol; the rest is vector math
     imports = {symbol: owners.get(symbol.split(".")[1], vecmath).address(symbol) for symbol in module.externals}
     kernels = kernels_of(steps)
-    straight_line = sum([len(k.body) for k in kernels]) > STRAIGHT_LINE
-    image = engine.Image(text, straight_line)
+    statements = sum([len(k.body) for k in kernels])
+    passes = "few" if emit.is_little(steps) else "scalar" if statements > STRAIGHT_LINE else "all"
+    image = engine.Image(text, passes)
 
     stats = Stats(
         kernels=[{"name": k.name, "origin": k.origin, **k.statistics} for k in kernels],
@@ -117,4 +118,4 @@ def _compile(graph, digest) -> Recipe:
     )
     guards = [bool if s.buffer.type.name == "bool" else int for s in steps if type(s) is Exit]
     results = [r.type for r in graph.results]
-    return Recipe(image, module.entry, imports, steps, text, straight_line, results, guards, stats)
+    return Recipe(image, module.entry, imports, steps, text, passes, results, guards, stats)

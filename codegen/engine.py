@@ -30,6 +30,9 @@ _session = None
 LATE = "\n; ---- late ----\n"
 KEPT = "tapejit.kept"
 LIBRARIES = 64  # that one LLJIT links; a new one takes 1 ms
+# Which passes are run: "all" of them; those that leave code outside loops "scalar", as there is much, over which the SLP
+# vectorizer takes its time; the "few" that matter for a little code without loops: half the time of all.
+PASSES = ("all", "scalar", "few")
 SPEED = 1  # vectorizes, unrolls and interleaves like 3, for half the time (measured: equal code speed)
 
 
@@ -43,7 +46,7 @@ class Session:
         self.target = llvm.Target.from_default_triple()
         self.options = {"cpu": llvm.get_host_cpu_name(), "features": features.flatten(), "opt": 3}
         self.machine = self.target.create_target_machine(**self.options, reloc="pic", codemodel="small")
-        self.tunings = {straight_line: self.tuning(straight_line) for straight_line in (False, True)}
+        self.tunings = {passes: self.tuning(passes) for passes in PASSES}
         with open(__file__, "rb") as source:  # how the passes are run
             target = [self.target.triple, *self.options.values(), *llvm.llvm_version_info, llvmlite.__version__]
             self.identity = disk.digest(source.read(), *[str(part).encode() for part in target])
@@ -58,19 +61,28 @@ class Session:
         self.linked += 1
         return self.jit
 
-    def tuning(self, straight_line):
+    def tuning(self, passes):
         options = llvm.create_pipeline_tuning_options(speed_level=SPEED)
         options.loop_vectorization = options.loop_interleaving = options.loop_unrolling = True
-        options.slp_vectorization = not straight_line
+        options.slp_vectorization = passes == "all"
         return options
 
-    def optimize(self, text, straight_line):
-        """straight_line: the module has much code outside loops, over which the SLP vectorizer takes its time."""
+    def optimize(self, text, passes):
+        """The module after the passes; see PASSES."""
         text, _, late = text.partition(LATE)
         context = llvm.create_context()
         module = llvm.parse_assembly(text, context)
-        builder = llvm.create_pass_builder(self.machine, self.tunings[straight_line])  # each run adds callbacks to it
-        _run(builder.getModulePassManager(), builder, module)
+        builder = llvm.create_pass_builder(self.machine, self.tunings[passes])  # each run adds callbacks to it
+        if passes == "few":
+            manager = llvm.create_new_module_pass_manager()
+            manager.add_always_inliner_pass()
+            manager.add_sroa_pass()
+            manager.add_instruction_combine_pass()
+            manager.add_simplify_cfg_pass()
+            manager.add_global_dead_code_eliminate_pass()
+        else:
+            manager = builder.getModulePassManager()
+        _run(manager, builder, module)
         if late:
             self._link_late(module, llvm.parse_assembly(late, context))
         return module
@@ -83,7 +95,7 @@ class Session:
         passes = llvm.create_new_module_pass_manager()
         passes.add_always_inliner_pass()
         passes.add_global_dead_code_eliminate_pass()
-        _run(passes, llvm.create_pass_builder(self.machine, self.tunings[True]), module)
+        _run(passes, llvm.create_pass_builder(self.machine, self.tunings["scalar"]), module)
 
 
 def _run(passes, builder, module):
@@ -113,16 +125,16 @@ class Image:
     few branches and calls, which is translated as it is.
     """
 
-    def __init__(self, text, straight_line=False, keep=True):
+    def __init__(self, text, passes="all", keep=True):
         start = time.perf_counter()
         with _lock:
             s = session()
-            key = disk.digest(s.identity, bytes([straight_line]), text.encode()) if keep else None
+            key = disk.digest(s.identity, passes.encode(), text.encode()) if keep else None
             self.data = disk.load(key) if keep else None
             if self.data is not None:
                 self.times = {"read": (time.perf_counter() - start) * 1e3}
                 return
-            module = s.optimize(text, straight_line) if keep else llvm.parse_assembly(text, llvm.create_context())
+            module = s.optimize(text, passes) if keep else llvm.parse_assembly(text, llvm.create_context())
             optimized = time.perf_counter()
             self.data = s.machine.emit_object(module)
             module.close()
@@ -146,13 +158,13 @@ class Code:
         self.addresses = {name: self._tracker[name] for name in exports}
 
 
-def optimized(text, straight_line=False) -> str:
+def optimized(text, passes="all") -> str:
     """The module after LLVM's passes, for reading."""
     with _lock:
-        return str(session().optimize(text, straight_line))
+        return str(session().optimize(text, passes))
 
 
-def assembly(text, straight_line=False) -> str:
+def assembly(text, passes="all") -> str:
     with _lock:
         s = session()
-        return s.machine.emit_assembly(s.optimize(text, straight_line))
+        return s.machine.emit_assembly(s.optimize(text, passes))

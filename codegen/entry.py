@@ -96,9 +96,9 @@ def wrapper(entry, inputs, outputs) -> str:
 class Executable:
     """Machine code of one graph. `run` calls it; the texts are for reading, made when asked for."""
 
-    def __init__(self, code, entry, steps, text, straight_line, results, guards, stats):
+    def __init__(self, code, entry, steps, text, passes, results, guards, stats):
         self._code, self._steps, self.stats = code, steps, stats
-        self.llvm_text, self._straight_line = text, straight_line
+        self.llvm_text, self._passes = text, passes
         self.entry_address = code.addresses[entry]
         self.results, self.guards = results, guards
         self._makers = [(allocate.empty if r.nbytes >= allocate.LARGE else np.empty, r.shape, r.dtype) for r in results]
@@ -148,9 +148,9 @@ class Executable:
     def optimized_llvm_text(self) -> str:
         from . import engine
 
-        return engine.optimized(self.llvm_text, self._straight_line)
+        return engine.optimized(self.llvm_text, self._passes)
 
     def asm_text(self) -> str:
         from . import engine
 
-        return engine.assembly(self.llvm_text, self._straight_line)
+        return engine.assembly(self.llvm_text, self._passes)
