@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from tapejit.ir.graph import Graph
 
 KEPT = 64
-STRAIGHT_LINE = 200  # statements outside loops from which LLVM is told to leave them scalar
+# Statements outside loops: up to so many, and no loop, need but few of LLVM's passes; from so many on they are left scalar.
+LITTLE, STRAIGHT_LINE = 20, 200
 
 _lock = threading.RLock()
 _alive = weakref.WeakValueDictionary()
@@ -104,8 +105,7 @@ def _compile(graph, digest) -> Recipe:
     owners = {"parallel": threads, "i32": blas, "i64": blas}  # by the second part of the symbol; the rest is vector math
     imports = {symbol: owners.get(symbol.split(".")[1], vecmath).address(symbol) for symbol in module.externals}
     kernels = kernels_of(steps)
-    statements = sum([len(k.body) for k in kernels])
-    passes = "few" if emit.is_little(steps) else "scalar" if statements > STRAIGHT_LINE else "all"
+    passes = _passes(kernels)
     image = engine.Image(text, passes)
 
     stats = Stats(
@@ -119,3 +119,13 @@ def _compile(graph, digest) -> Recipe:
     guards = [bool if s.buffer.type.name == "bool" else int for s in steps if type(s) is Exit]
     results = [r.type for r in graph.results]
     return Recipe(image, module.entry, imports, steps, text, passes, results, guards, stats)
+
+
+def _passes(kernels):
+    """Which of LLVM's passes are worth their time; see engine.PASSES."""
+    from .loops import For
+
+    statements = [s for k in kernels for s in k.body]
+    if len(statements) <= LITTLE and not any([type(s) is For for s in statements]):
+        return "few"
+    return "scalar" if len(statements) > STRAIGHT_LINE else "all"

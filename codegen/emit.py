@@ -397,7 +397,8 @@ class ModuleEmitter:
             f"  %last = call i64 @llvm.smin.i64(i64 %last.full, i64 {step.extent})",
         ]  # fmt: skip
         self.tile_loop(step, lines, args, "%first", "%last")
-        return self.function("piece", "\n".join(["(ptr %context, i64 %k, ptr %scratch) nounwind {", *lines, "  ret void", "}\n"]))
+        head = "(ptr %context, i64 %k, ptr %scratch) nounwind {"
+        return self.function("piece", "\n".join([head, *lines, "  ret void", "}\n"]))
 
     def tile_loop(self, step, lines, args, first, last):
         """A loop over the tiles of the rows from first to last; the base of a window is where row 0 would be."""

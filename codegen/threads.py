@@ -1,4 +1,4 @@
-"""The thread pool: `parallel(function, context, count, room, scratch)` runs function(context, k, scratch), k < count, on all cores.
+"""The thread pool: `parallel(function, context, count, room, scratch)` runs function(context, k, scratch) for k < count.
 
 In: calls from compiled programs, whose kernels are cut into pieces by tile.py; how many pieces depends on the problem alone,
 so results do not depend on the number of threads. Out: all pieces done.
@@ -10,10 +10,11 @@ looks for a post for some microseconds, then sleeps in a futex; the caller wakes
 
 Lazily made: the workers are created by the first job. One job at a time: a caller that finds the pool taken, or is a worker
 itself, runs its pieces alone. After fork the child has no workers; it notices by its process id and makes its own. Signals are
-blocked in workers. What a piece needs for itself lies in `scratch`, of which every worker has its own `room` bytes. A worker
-that cannot get them does not help; nor do results depend on who does: workers compute in the caller's floating-point
-environment (a library that makes the main thread flush subnormals does so here too). At exit workers are joined before the interpreter goes. Programs call the pool only where they have
-released the GIL (a piece may have to take it: vecmath's rare arguments).
+blocked in workers. What a piece needs for itself lies in `scratch`, of which every worker has `room` bytes of its own; one
+that cannot get them does not help. Workers compute in the caller's floating-point environment (a library that makes the main
+thread flush subnormals does so here too), so results do not depend on who helps. At exit workers are joined before the
+interpreter goes. Programs call the pool only where they have released the GIL (a piece may have to take it: vecmath's rare
+arguments).
 
 The number of threads: TAPEJIT_NUM_THREADS, else the cores this process may run on. On systems other than Linux on x86-64 and
 arm64 there is one.
