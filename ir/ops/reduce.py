@@ -11,6 +11,7 @@ import numpy as np
 
 from ..op import NONDIFFERENTIABLE, UNUSED, Explicit, Linear, Op, Rule, register
 from ..types import I64, tensor
+from .contract import free_axes
 
 
 def _check_axes(name, type, axes):
@@ -103,6 +104,26 @@ def _sum_of_neg(b, attrs, x):
     return b.neg(b.reduce_sum(node.operands[0], **attrs)) if node is not None and node.op.name == "neg" else None
 
 
+def _sum_of_dot(b, attrs, x):
+    """A free axis is summed in its operand, before the product; a batch axis becomes a contracted one."""
+    node = x.node
+    if node is None or node.op.name != "dot":
+        return None
+    (lc, rc), (lb, rb) = node.attrs["contract"], node.attrs["batch"]
+    operands, at = [], len(lb)
+    summed = [i for i in attrs["axes"] if i < at]
+    taken = [[*lc, *[lb[i] for i in summed]], [*rc, *[rb[i] for i in summed]]]
+    batch = [[a for i, a in enumerate(lb) if i not in summed], [a for i, a in enumerate(rb) if i not in summed]]
+    for k, (operand, contracted, together) in enumerate(zip(node.operands, (lc, rc), (lb, rb))):
+        free = free_axes(operand.ndim, contracted, together)
+        gone = [a for i, a in enumerate(free) if at + i in attrs["axes"]]
+        at += len(free)
+        for axes in (taken, batch):
+            axes[k] = tuple([a - sum([g < a for g in gone]) for a in axes[k]])
+        operands.append(b.reduce_sum(operand, axes=tuple(gone)) if gone else operand)
+    return b.dot(*operands, contract=tuple(taken), batch=tuple(batch))
+
+
 reduce_sum = fold(
     "reduce_sum", np.sum, Linear(lambda b, node, xs, ct, i: spread(b, ct, xs[0].shape, node.attrs["axes"])),
     lambda dtype: 0, "fi", emit=lambda e, acc, x: e.add(acc, x),
@@ -111,6 +132,7 @@ reduce_sum = fold(
         Rule("sum over axes of length one", _unit_axes, exact=False),
         Rule("sum(broadcast(x)) -> n*sum(x)", _sum_of_broadcast, exact=False, heads=("broadcast",)),
         Rule("sum(sum(x)) -> sum(x)", _sum_of_fold, exact=False, heads=("reduce_sum",)),
+        Rule("sum(dot(x, y)) -> dot(sum(x), y)", _sum_of_dot, exact=False, heads=("dot",)),
         Rule("sum(-x) -> -sum(x)", _sum_of_neg, exact=False, heads=("neg",)),  # 1 + -1 is +0 either way
     ),
 )  # fmt: skip

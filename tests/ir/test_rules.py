@@ -67,6 +67,11 @@ CASES = {
     "fold over axes of length one": lambda b, x, y: [([b.reshape(x, shape=(2, 1, 3, 1))], {"axes": (1, 3)})],
     "sum over no axes": lambda b, x, y: [([x], {"axes": ()})],
     "sum over axes of length one": lambda b, x, y: [([b.reshape(x, shape=(2, 1, 3))], {"axes": (1,)})],
+    "sum(dot(x, y)) -> dot(sum(x), y)": lambda b, x, y: [
+        ([b.dot(b.broadcast(x, shape=(4, 2, 3)), b.transpose(b.broadcast(y, shape=(4, 2, 3)), perm=(2, 0, 1)),
+                contract=((2,), (0,)), batch=((0,), (1,)))], {"axes": axes})
+        for axes in ((0,), (1,), (2,), (0, 1), (0, 2), (1, 2), (0, 1, 2))
+    ],
     "sum(broadcast(x)) -> n*sum(x)": lambda b, x, y: [
         ([b.broadcast(x, shape=(4, 2, 3))], {"axes": axes}) for axes in ((0,), (0, 2), (0, 1, 2))
     ] + [([b.broadcast(b.reshape(x, shape=(2, 1, 3)), shape=(2, 5, 3))], {"axes": (0, 1)})],
