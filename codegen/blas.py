@@ -1,10 +1,13 @@
 """Matrix products: which go to BLAS, in what layout, and the LLVM text that calls it.
 
-In: a `dot` node. Out: a `Call` step, or None where generated loops do as well (integers, small products, plain dot products
-and outer products, which are memory-bound and fuse). A product is brought to C[m,n] = A[m,k] B[k,n] under loops:
+In: a `dot` node. Out: a `Product` step, or None where generated loops do as well (integers, small products, plain dot
+products and outer products, which are memory-bound and fuse). A product is brought to C[m,n] = A[m,k] B[k,n] under loops:
 each operand is seen through reshapes, transposes and slices as a strided view of what is in memory (affine.py does
 it), free axes that are jointly strided become one, others are looped over like batch axes. A view whose rows or
 columns have unit stride is passed with a transposition flag and a leading dimension: nothing is copied.
+
+Until loops are made a product is a body like others: tile.py may run it over some rows at a time (along m, n or k) and lay
+its operands out anew. `lowered` then makes the `Call`.
 
 Fortran sees the transposed row-major problem, C' = B' A'. The routines are those of the OpenBLAS in NumPy's wheels, which is
 in the process already (64-bit integers); where NumPy was built otherwise, those of scipy.linalg.cython_blas (32-bit
@@ -19,12 +22,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
-from tapejit.ir.types import F64
+from tapejit.ir.graph import Constant
+from tapejit.ir.op import get
+from tapejit.ir.types import F64, tensor
 
 from . import affine
 from .affine import Split
 from .loops import Call
-from .lower import MOVE, Force
+from .lower import MOVE, Body, Fold, Force
 from .pack import fills_badly
 
 SMALL_PRODUCT = 4096  # m*n*k up to which generated loops beat the call (measured)
@@ -41,6 +46,23 @@ class Group:
 
     length: int
     strides: tuple
+
+
+class Product(Body):
+    """result += left right, a body of no arithmetic: two loads, and a fold over k. The space is (*batch, m, n, k)."""
+
+    WEIGHT = 2  # of one multiplication and addition, which the library does eight at a time
+
+    def __init__(self, groups, buffers, start):
+        super().__init__(tuple([g.length for g in groups]), None)
+        at = [(o, tuple([(v, g.strides[i]) for v, g in enumerate(groups) if g.strides[i]])) for i, o in enumerate(start)]
+        for buffer, where in zip(buffers[:2], at):
+            self.load(buffer, where, ())
+        result, k = buffers[2], len(groups) - 1
+        zero = Constant(tensor(result.type.dtype), result.type.dtype.type(0).item())
+        self.effects.append(Fold(result, at[2], get("reduce_sum"), frozenset([k]), zero))
+        self.origins.append("dot")
+        self.weight = self.WEIGHT
 
 
 class _Ranges:
@@ -71,8 +93,22 @@ def source(value):
     return view(value)[0]
 
 
-def call(node, buffer, buffer_of) -> Call | None:
-    """The library call that computes a dot node into a buffer, or None."""
+def is_library(node) -> bool:
+    """Whether a dot node is left to the library."""
+    return _analysed(node) is not None
+
+
+def product(node, buffer, buffer_of) -> Product | None:
+    """The step that computes a dot node into a buffer, or None."""
+    found = _analysed(node)
+    if found is None:
+        return None
+    groups, (left, right), start = found
+    return Product(groups, [buffer_of(left), buffer_of(right), buffer], (*start, 0))
+
+
+def _analysed(node):
+    """((*batch, m, n, k), (left, right), their offsets), or None where the library is of no use."""
     lhs, rhs = node.operands
     if not lhs.type.is_float or not lhs.type.size or not rhs.type.size:
         return None
@@ -96,9 +132,9 @@ def call(node, buffer, buffer_of) -> Call | None:
     more, n = _merge(columns)
     batch += more
     rest, k = _merge(_by_stride(inner))
-    if rest:
+    if rest or not _pays(m, n, k, lhs.dtype.itemsize) or _routine(m, n, k) is None:
         return None
-    return _routine(node, batch, m, n, k, [buffer_of(left), buffer_of(right), buffer], (left_at[0], right_at[0]))
+    return [*[g for g in batch if g.length != 1], m, n, k], (left, right), (left_at[0], right_at[0])
 
 
 def _strides(shape):
@@ -125,36 +161,66 @@ def _merge(groups):
     return groups, last
 
 
-def _routine(node, batch, m, n, k, buffers, start):
+def _pays(m, n, k, itemsize) -> bool:
+    """Whether the library is faster than loops."""
     if k.length == 1 or (m.length == 1 and n.length == 1):
-        return None
-    batch = tuple([g for g in batch if g.length != 1])
+        return False
+    if m.length != 1 and n.length != 1:
+        return m.length * n.length * k.length > SMALL_PRODUCT
+    matrix, rows = (0, m) if n.length == 1 else (1, n)
+    elements = rows.length * k.length
+    if elements <= SMALL_MATRIX:
+        in_rows = k.strides[matrix] == 1 and SHORT_ROW[0] <= k.length <= SHORT_ROW[1] <= rows.length
+        return in_rows and fills_badly(k.length)
+    row = k.length if k.strides[matrix] == 1 else rows.length
+    return elements * itemsize < HUGE_MATRIX or not LONG_ROW <= row <= elements // LONG_ROW
+
+
+def _routine(m, n, k):
+    """(routine, options, whether left and right change places), or None where strides are in the way."""
     options = {"m": m.length, "n": n.length, "k": k.length}
     if m.length == 1 or n.length == 1:
         matrix, rows = (0, m) if n.length == 1 else (1, n)
-        if rows.length * k.length <= SMALL_MATRIX and not (
-            k.strides[matrix] == 1 and SHORT_ROW[0] <= k.length <= SHORT_ROW[1] <= rows.length and fills_badly(k.length)
-        ):
-            return None
-        elements = rows.length * k.length
-        row = k.length if k.strides[matrix] == 1 else rows.length
-        if elements * node.operands[0].dtype.itemsize >= HUGE_MATRIX and LONG_ROW <= row <= elements // LONG_ROW:
-            return None
         ld = _layout(rows.strides[matrix], k.strides[matrix], rows.length, k.length)
         if ld is None or not k.strides[1 - matrix]:
             return None
         flag, lead = ld
         options |= {"matrix": matrix, "trans": "T" if flag == "N" else "N", "lda": lead,
                     "incx": k.strides[1 - matrix], "incy": rows.strides[2]}  # fmt: skip
-        return Call("gemv", node.results[0].dtype, options, buffers, start, batch, "dot")
-    if options["m"] * options["n"] * options["k"] <= SMALL_PRODUCT:
-        return None
+        return "gemv", options, False
+    swapped = n.strides[2] != 1
+    if swapped:  # C' = B' A'
+        m, n, k = [Group(g.length, (g.strides[1], g.strides[0], g.strides[2])) for g in (n, m, k)]
+        options |= {"m": m.length, "n": n.length}
     a = _layout(m.strides[0], k.strides[0], m.length, k.length)
     b = _layout(k.strides[1], n.strides[1], k.length, n.length)
     if a is None or b is None or n.strides[2] != 1:
         return None
     options |= {"transa": a[0], "lda": a[1], "transb": b[0], "ldb": b[1], "ldc": m.strides[2]}
-    return Call("gemm", node.results[0].dtype, options, buffers, start, batch, "dot")
+    return "gemm", options, swapped
+
+
+def lowered(product, axis=None, rows=0) -> Call:
+    """The call. axis: that runs over the rows of a tile, of at most so many `rows` (tile.py)."""
+    left, right = product.statements
+    (result,) = product.effects
+    buffers, ats = [left.buffer, right.buffer, result.buffer], [left.at, right.at, result.at]
+    lengths = [min(n, rows) if v == axis else n for v, n in enumerate(product.space)]
+    groups = [Group(n, tuple([affine.coefficient(at, v) for at in ats])) for v, n in enumerate(lengths)]
+    *batch, m, n, k = groups
+    routine, options, swapped = _routine(m, n, k)
+    options["beta"] = int(result.resume)
+    tile = None
+    if axis is not None:
+        name = "mnk"[axis - len(batch)]
+        tile = ({"m": "n", "n": "m"}.get(name, name) if swapped else name, groups[axis].strides)
+    call = Call(routine, result.buffer.type.dtype, options, buffers, [at[0] for at in ats], tuple(batch), tile, "dot")
+    if swapped:
+        for items in (call.buffers, call.start):
+            items[:2] = items[1::-1]
+        call.batch = tuple([Group(g.length, (g.strides[1], g.strides[0], g.strides[2])) for g in batch])
+        call.tile = tile and (tile[0], (tile[1][1], tile[1][0], tile[1][2]))
+    return call
 
 
 def _layout(row_stride, column_stride, rows, columns):
@@ -179,10 +245,16 @@ def declaration(step) -> str:
 
 
 def function(step) -> str:
-    """The text of an internal function (ptr left, ptr right, ptr result) from its parameter list on."""
+    """The text of an internal function (ptr left, ptr right, ptr result) from its parameter list on.
+
+    One that runs in tiles takes the first row and the number of rows, too.
+    """
     type = "double" if step.dtype == F64 else "float"
-    lines, slots, at = [], ["entry:"], ["0", "0", "0"]
-    at[:2] = [str(s) for s in step.start]
+    lines, slots, at = [], ["entry:"], [str(s) for s in step.start]
+    along, strides = step.tile or ("", ())
+    for x, stride in enumerate(strides):
+        lines += [f"  %begin.{x} = mul i64 %begin, {stride}", f"  %first.{x} = add i64 {at[x]}, %begin.{x}"]
+        at[x] = f"%first.{x}"
     label = "entry"
     closing = []
     for d, loop in enumerate(step.batch):
@@ -208,21 +280,29 @@ def function(step) -> str:
         return name
 
     o, integer = step.options, provider().integer
-    one, zero = ref(type, "1.0"), ref(type, "0.0")
+    count = "%count" if integer == "i64" else "%count.short"
+
+    def length(name):
+        return ref(integer, count if name == along else o[name])
+
+    one, beta = ref(type, "1.0"), ref(type, f"{o['beta']}.0")
     if step.routine == "gemm":
-        args = [ref("i8", ord(o["transb"])), ref("i8", ord(o["transa"])), ref(integer, o["n"]), ref(integer, o["m"]),
-                ref(integer, o["k"]), one, where[1], ref(integer, o["ldb"]), where[0], ref(integer, o["lda"]), zero,
-                where[2], ref(integer, o["ldc"])]  # fmt: skip
+        args = [ref("i8", ord(o["transb"])), ref("i8", ord(o["transa"])), length("n"), length("m"), length("k"), one,
+                where[1], ref(integer, o["ldb"]), where[0], ref(integer, o["lda"]), beta, where[2],
+                ref(integer, o["ldc"])]  # fmt: skip
     else:
-        rows = o["m"] * o["n"]
-        shape = (rows, o["k"]) if o["trans"] == "N" else (o["k"], rows)
-        args = [ref("i8", ord(o["trans"])), ref(integer, shape[0]), ref(integer, shape[1]), one, where[o["matrix"]],
-                ref(integer, o["lda"]), where[1 - o["matrix"]], ref(integer, o["incx"]), zero, where[2],
-                ref(integer, o["incy"])]  # fmt: skip
+        free = length("m" if o["matrix"] == 0 else "n")
+        shape = (free, length("k")) if o["trans"] == "N" else (length("k"), free)
+        args = [ref("i8", ord(o["trans"])), *shape, one, where[o["matrix"]], ref(integer, o["lda"]),
+                where[1 - o["matrix"]], ref(integer, o["incx"]), beta, where[2], ref(integer, o["incy"])]  # fmt: skip
     lines.append(f"  call void @{symbol(step)}({', '.join([f'ptr {a}' for a in args])})")
     for block in reversed(closing):
         lines += block
-    return "\n".join(["(ptr %a, ptr %b, ptr %c) nounwind noinline {", *slots, *lines, "  ret void", "}\n"])
+    head = "(ptr %a, ptr %b, ptr %c) nounwind noinline {"
+    if along:
+        head = "(ptr %a, ptr %b, ptr %c, i64 %begin, i64 %count) nounwind noinline {"
+        slots[1:1] = ["  %count.short = trunc i64 %count to i32"]
+    return "\n".join([head, *slots, *lines, "  ret void", "}\n"])
 
 
 # ---- where the routines are ----------------------------------------------------------------------------------------

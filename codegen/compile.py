@@ -80,19 +80,15 @@ def _compile(graph, digest) -> Recipe:
     from . import blas, emit, engine, memory, threads, vecmath
     from .entry import Stats, wrapper
     from .fuse import fuse
-    from .loops import Call, Exit, Fill, Tiles, kernels_of
+    from .loops import Call, Exit, Fill, Tiles, flat, kernels_of
     from .lower import Body
     from .tile import scheduled, tiled
 
     marks = [time.perf_counter()]
     steps, outputs = fuse(graph)
     for step in steps:
-        if type(step) is Body:
-            for buffer, _, _ in step.loads:
-                buffer.loads += 1
-        else:
-            for buffer in step.buffers[:2] if type(step) is Call else [step.buffer]:
-                buffer.loads += 1
+        for buffer in [b for b, _, _ in step.loads] if isinstance(step, Body) else [step.buffer]:
+            buffer.loads += 1
     steps = [s for s in map(scheduled, tiled(steps)) if s is not None]
     arena = memory.plan([[s.buffer] if type(s) in (Exit, Fill) else s.buffers for s in steps])
     marks.append(time.perf_counter())
@@ -110,7 +106,7 @@ def _compile(graph, digest) -> Recipe:
 
     stats = Stats(
         kernels=[{"name": k.name, "origin": k.origin, **k.statistics} for k in kernels],
-        library_calls=sum([type(s) is Call for s in steps]),
+        library_calls=sum([type(s) is Call for s in flat(steps)]),
         parallel=sum([type(s) is Tiles and s.piece > 0 for s in steps]),
         arena_bytes=arena,
         code_bytes=len(image.data),

@@ -420,7 +420,7 @@ class ModuleEmitter:
                       f"  {base} = getelementptr i8, ptr {args[buffer]}, i64 {base}.o"]  # fmt: skip
             args[buffer] = base
         for kernel in step.kernels:
-            name, _ = self.kernel(kernel, step)
+            name = self.library(kernel) if isinstance(kernel, Call) else self.kernel(kernel, step)[0]
             pointers = ", ".join([f"ptr {args[b]}" for b in kernel.buffers])
             lines.append(f"  call void @{name}({pointers}, i64 {begin}, i64 {end}.count)")
         lines += [f"  {end}.last = icmp eq i64 {end}, {last}", f"  br i1 {end}.last, label %{label}.out, label %{label}",
@@ -437,11 +437,13 @@ class ModuleEmitter:
 
     def library_call(self, step, lines, pointers):
         args = [pointer(lines, pointers, b) for b in step.buffers]
-        text = blas.function(step)
-        name = self.function("call", text)
+        lines.append(f"  call void @{self.library(step)}({', '.join([f'ptr {a}' for a in args])})")
+
+    def library(self, step):
+        """The function that makes a library call."""
         self.declares.add(blas.declaration(step))
         self.externals.add(blas.symbol(step))
-        lines.append(f"  call void @{name}({', '.join([f'ptr {a}' for a in args])})")
+        return self.function("call", blas.function(step))
 
     def function(self, kind, text):
         """Enter an internal function under a name made of its content."""

@@ -46,7 +46,7 @@ MANY = 1000
 
 
 def fuse(graph: Graph):
-    """(steps, output buffers): each step is a Body, a loops.Call or a loops.Exit."""
+    """(steps, output buffers): each step is a Body (of a library's product too) or a loops.Exit."""
     forced = set()
     while True:
         plan = Plan(graph, forced)
@@ -94,7 +94,7 @@ class Plan:
             kind = node.op.kind
             if kind == "guard":
                 out.add(self.base(node.operands[0]))
-            elif kind == "contract" and blas.call(node, None, no_buffer) is not None:
+            elif kind == "contract" and blas.is_library(node):
                 out.update([self.base(blas.source(o)) for o in node.operands])
         return {v for v in out if type(v) is not Constant and v.node is not None}
 
@@ -181,9 +181,9 @@ class Plan:
                 if node.op.kind == "indexing" and self.overwrites(node, buffer):
                     self.place(items(node, self.buffers[node.results[0]])[1])
                 elif buffer.type.size:
-                    call = blas.call(node, buffer, self.buffer_of) if node.op.kind == "contract" else None
-                    if call is not None:
-                        self.step(call)
+                    product = blas.product(node, buffer, self.buffer_of) if node.op.kind == "contract" else None
+                    if product is not None:
+                        self.step(product)
                         buffer.writers = [len(self.steps) - 1]
                     else:
                         for item in items(node, buffer):
@@ -201,7 +201,7 @@ class Plan:
             buffer = self.buffers.get(node.results[0]) if node.results else None
             if buffer is None or not buffer.type.size:
                 continue
-            if node.op.kind != "contract" or blas.call(node, buffer, self.buffer_of) is None:
+            if node.op.kind != "contract" or not blas.is_library(node):
                 made += [(item, self.sizes.get(node.results[0], 1)) for item in items(node, buffer)]
         return unroll.small_rows(made + [(_put(value, buffer, "copy"), 1) for value, buffer in copies])
 
@@ -330,8 +330,6 @@ class Plan:
         return len(buffers) < BUFFER_LIMIT
 
 
-def no_buffer(value):
-    return None
 
 
 def contracted_size(node):

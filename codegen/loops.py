@@ -140,14 +140,18 @@ class Kernel:
 
 @dataclass(slots=True, eq=False, repr=False)
 class Call:
-    """A library call: `routine` of BLAS under the loops `batch` (blas.Group: length and strides of one step)."""
+    """A library call: `routine` of BLAS under the loops `batch` (blas.Group: length and strides of one step).
+
+    tile: the option that is the number of rows of a tile, if it runs in tiles, and the strides of a row.
+    """
 
     routine: str
     dtype: np.dtype
     options: dict
     buffers: list  # left, right, result
-    start: tuple  # offsets into left and right
+    start: list  # offsets into them
     batch: tuple
+    tile: tuple | None
     origin: str
 
 
@@ -161,7 +165,8 @@ class Fill:
 
 @dataclass(slots=True, eq=False, repr=False)
 class Tiles:
-    """Kernels run over `rows` rows at a time of `extent`. windows: buffer -> bytes of a row, for those kept for a tile only.
+    """Kernels and Calls run over `rows` rows at a time of `extent`. windows: buffer -> bytes of a row, for those kept for a
+    tile only.
 
     In pieces of `piece` rows, if that is not 0, which may run at the same time: windows lie in the `scratch` of
     each thread, and each piece folds the rows into a part of its own: partials: buffer of all parts -> what a part starts with.
@@ -253,7 +258,8 @@ def show_statement(s) -> str:
             options = " ".join(f"{k}={v}" for k, v in s.options.items())
             left, right, out = s.buffers
             times = "".join([f" x{g.length}" for g in s.batch])
-            return f"call {s.routine}({left.name}, {right.name}) -> {out.name} {options}{times}    # {s.origin}"
+            rows = f", {s.tile[0]} by tile" if s.tile else ""
+            return f"call {s.routine}({left.name}, {right.name}) -> {out.name} {options}{times}{rows}    # {s.origin}"
         case Fill():
             return f"fill({s.buffer.name}) {_operand(s.start)}"
         case Exit():
@@ -261,8 +267,13 @@ def show_statement(s) -> str:
     raise TypeError(f"no text for {s!r}")
 
 
+def flat(steps) -> list:
+    """The steps, those of tiles one by one."""
+    return [k for s in steps for k in (s.kernels if isinstance(s, Tiles) else [s])]
+
+
 def kernels_of(steps) -> list:
-    return [k for s in steps for k in ([s] if isinstance(s, Kernel) else s.kernels if isinstance(s, Tiles) else [])]
+    return [s for s in flat(steps) if isinstance(s, Kernel)]
 
 
 def show(steps) -> str:
@@ -276,8 +287,7 @@ def show(steps) -> str:
             pieces = f", {step.pieces} pieces in parallel" if step.piece else ""
             program.append(f"  tiles of {step.rows} rows of {step.extent}{pieces}{windows}")
         inside = "  " * isinstance(step, Tiles)
-        for kernel in kernels_of([step]):
-            program.append(f"  {inside}{kernel.name}({', '.join(b.name for b in kernel.buffers)})")
-        if not isinstance(step, Kernel | Tiles):
-            program.append("  " + show_statement(step))
+        for one in flat([step]):
+            call = isinstance(one, Kernel) and f"{one.name}({', '.join(b.name for b in one.buffers)})"
+            program.append(f"  {inside}{call or show_statement(one)}")
     return "\n\n".join([*out, "\n".join(["program", *program])]) + "\n"

@@ -9,12 +9,14 @@ where every kernel keeps its own loops, over its rows only. A softmax, a norm, t
 loss over a data matrix that is read by the prediction and again by its gradient pass through memory once.
 
 Legal if each buffer that one body of the group writes and another touches is touched *by rows*: in every access the row
-variable has the same coefficient s > 0 and all other terms stay within [0, s). Then iteration r of a body meets nothing but
-iteration r of the others. Folds over the rows themselves go on from tile to tile (`Fold.resume`): their buffers are
-filled with the start value before the group, and nothing in the group may read them.
+variable has the same coefficient s > 0 and the other terms stay within [0, s), but for multiples of s * extent: a buffer is
+[blocks][rows][s elements]. Then iteration r of a body meets nothing but iteration r of the others. Folds over the rows
+themselves go on from tile to tile (`Fold.resume`): their buffers are filled with the start value before the group, and
+nothing in the group may read them.
 
 Worth it if the bodies share more by rows than the near caches hold. A buffer that no other step touches needs no more room
-than a tile: it shrinks to a window, whose base moves with the tile. R follows from the bytes of a row.
+than a tile: it shrinks to a window, whose base moves with the tile. R follows from the bytes of a row. Products that the
+library computes are bodies too (blas.Product), as long as they are small for each row: a tile of them is one call.
 
 Which axis of a body runs over the rows is not written anywhere: each group carries the hypotheses that are still
 possible, one axis per body, and a body joins if at least one survives.
@@ -28,7 +30,8 @@ from math import prod
 from tapejit.ir.types import BOOL, tensor
 
 from . import affine, pack
-from .loops import Buffer, Call, Exit, Fill, Tiles
+from .blas import Product, lowered
+from .loops import Buffer, Fill, Tiles
 from .lower import Best, Body, Fold, Put, Scan
 from .memory import LINE
 from .schedule import is_dead, loop_order, schedule
@@ -40,6 +43,7 @@ LEAST_EXTENT = 128  # rows of a group
 OPEN_GROUPS = 4  # groups that may still grow
 HYPOTHESES = 8
 MOST_BODIES = 60
+SMALL_PRODUCT = 2048  # multiplications for a row in a library's product: more of them are worth large calls
 
 # Work is estimated (measured: AVX-512, memory between the second cache and RAM). A fork and join takes 2 us while the workers
 # spin, up to 30 us if they have to be woken.
@@ -80,10 +84,9 @@ def tiled(steps) -> list:
     """The steps with groups; a body stands where its group's first one stood."""
     out, open_groups = [], []
     for step in steps:
-        if type(step) is not Body:
+        if not isinstance(step, Body):
             for group in open_groups:
-                group.since[0].update(buffers_of(step))
-                group.since[1].update(buffers_of(step) if type(step) is Call else ())
+                group.since[0].add(step.buffer)
             out.append(step)
             continue
         joined = next((g for g in reversed(open_groups) if joins(g, step)), None)
@@ -105,11 +108,14 @@ def tiled(steps) -> list:
 
 def scheduled(step):
     """The step as loops: the kernel of a body, the kernels of a group; None where nothing it stores is wanted."""
-    if type(step) is Body:
-        return schedule(step)
+    if isinstance(step, Body):
+        return lowered(step) if type(step) is Product else schedule(step)
     if type(step) is not Group:
         return step
-    kernels = [schedule(body, axis) for body, axis in zip(step.bodies, step.axes)]
+    kernels = [
+        lowered(body, axis, step.rows) if type(body) is Product else schedule(body, axis)
+        for body, axis in zip(step.bodies, step.axes)
+    ]
     kernels = [k for k in kernels if k is not None]
     return Tiles(kernels, step.extent, step.rows, step.windows, step.piece, step.partials, step.scratch)
 
@@ -130,27 +136,33 @@ def touched_by(body):
 
 def row_axes(body):
     """Loops that may be cut into tiles."""
+    if type(body) is Product:
+        most = SMALL_PRODUCT * prod(body.space[:-3])
+        last = range(len(body.space) - 3, len(body.space))
+        return [v for v in last if body.space[v] >= LEAST_EXTENT and prod(body.space) // body.space[v] <= most]
     if body.indexing or body.ordered and any([type(e) is Put for e in body.effects]):
         return []
     running = any([type(e) in (Scan, Best) for e in body.effects])
     return [v for v in range(len(body.space) - running) if body.space[v] >= LEAST_EXTENT]
 
 
-def stride(body, axis, at):
+def stride(body, axis, buffer, at):
     """The coefficient of the rows if the access is by rows, else 0."""
-    s = affine.coefficient(at, axis)
+    s, extent = affine.coefficient(at, axis), body.space[axis]
     if s <= 0:
         return 0
-    rest = tuple([t for t in at[1] if t[0] != axis])
-    low, high = affine.bounds((0, rest), body.extent)
-    return s if at[0] + low >= 0 and at[0] + high < s else 0
+    rest = (at[0], tuple([t for t in at[1] if t[0] != axis]))
+    if pack.blocks(buffer, s, extent) > 1:
+        _, rest = pack.split(at, axis, s * extent)
+    low, high = affine.bounds((0, rest[1]), body.extent)
+    return s if rest[0] + low >= 0 and rest[0] + high < s else 0
 
 
 def strides(body, axis):
     """Per buffer: the stride of its rows, or 0 if an access is not by rows or they differ."""
     out = {}
     for buffer, at in accesses(body):
-        s = stride(body, axis, at)
+        s = stride(body, axis, buffer, at)
         out[buffer] = s if out.get(buffer, s) == s else 0
     return out
 
@@ -210,15 +222,9 @@ def finish(group, users):
         return group.bodies
     for e in carried:
         e.resume = True
-    row_bytes = {b: s * b.type.dtype.itemsize for b, s in stride_of.items()}
-    sizes = pack.rows_of_a_tile if packed else rows_of_a_tile
-    group.rows = sizes(group.extent, sum(row_bytes.values()))
-    if packed:
-        pack.pack(group, stride_of, outside)
-    else:
-        for buffer in [b for b in stride_of if b not in outside]:
-            group.windows[buffer] = row_bytes[buffer]
-            buffer.room = group.rows * row_bytes[buffer]
+    row_bytes = sum([s * pack.blocks(b, s, group.extent) * b.type.dtype.itemsize for b, s in stride_of.items()])
+    group.rows = (pack.rows_of_a_tile if packed else rows_of_a_tile)(group.extent, row_bytes)
+    (pack.pack if packed else pack.keep)(group, stride_of, outside)
     return [group]
 
 
@@ -229,21 +235,16 @@ def carried_by(group, with_bodies=False):
 
 
 def writers(steps, buffer):
-    return [s for s in steps if type(s) is not Body or any([e.buffer is buffer for e in s.effects])]
+    return [s for s in steps if isinstance(s, Body) and any([e.buffer is buffer for e in s.effects])]
 
 
 def users_of(steps):
     """Per buffer the steps that touch it."""
     out = {}
     for step in steps:
-        for buffer in set.union(*touched_by(step)) if type(step) is Body else buffers_of(step):
+        for buffer in set.union(*touched_by(step)) if isinstance(step, Body) else [step.buffer]:
             out.setdefault(buffer, []).append(step)
     return out
-
-
-def buffers_of(step):
-    """Buffers of a step that is no body."""
-    return {step.buffer} if type(step) is Exit else set(step.buffers)
 
 
 def rows_of_a_tile(extent, row_bytes):
