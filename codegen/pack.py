@@ -32,7 +32,7 @@ LONG = 256  # rows, at least
 WORK = 4  # operations of a row for each element packed or unpacked
 ROW_BYTES = 1 << 14
 TILE_BYTES = 1 << 17
-ROWS = range(128, 24, -8)
+ROWS = range(128, 56, -8)
 
 
 def wanted(group, stride_of, outside) -> bool:
