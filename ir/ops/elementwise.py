@@ -100,6 +100,11 @@ def _zero_like(b, x, *others):
 
 def _scaled_constant(b, attrs, x, y):
     """c*(d*x) -> (c*d)*x, in derivatives, unless c*d comes near overflow or underflow in either float width."""
+    if type(y) is Constant and x.node is not None and x.node.op.name in ("reshape", "transpose") and y.ndim == 0:
+        moved = x.node
+        (source,) = moved.operands
+        scaled = _scaled_constant(b, attrs, source, y)
+        return b.apply(moved.op, [scaled], moved.attrs)[0] if scaled is not None else None
     if type(y) is Constant and (inner := made_by(x, "mul")) and type(inner[1]) is Constant and x.type.is_float:
         both = inner[1].data * y.data
         if 1e-60 < both * both < 1e60:
@@ -116,6 +121,14 @@ def _mul_neg(b, attrs, x, y):
     return None
 
 
+def _mul_inverse(b, attrs, x, y):
+    for one, other in ((x, y), (y, x)):
+        sides = made_by(one, "div")
+        if sides and sides[1] is other and is_number(sides[0], 1):
+            return stretched(b, b.full(1, other.type), one)
+    return None
+
+
 MUL_RULES = (
     Rule("x*1 -> x", lambda b, a, x, y: stretched(b, x, y) if is_number(y, 1) else None, heads=NUMBER),
     Rule("1*x -> x", lambda b, a, x, y: stretched(b, y, x) if is_number(x, 1) else None, heads=NUMBER),
@@ -124,7 +137,8 @@ MUL_RULES = (
     Rule("x*0 -> 0", lambda b, a, x, y: _zero_like(b, x, y) if is_number(y, 0) else None, exact=False, heads=NUMBER),
     Rule("0*x -> 0", lambda b, a, x, y: _zero_like(b, y, x) if is_number(x, 0) else None, exact=False, heads=NUMBER),
     Rule("(-x)*y -> -(x*y)", _mul_neg, exact=False, heads=("neg",)),
-    Rule("c*(d*x) -> (c*d)*x", _scaled_constant, exact=False, heads=("mul",)),
+    Rule("c*(d*x) -> (c*d)*x", _scaled_constant, exact=False, heads=("mul", "reshape", "transpose")),
+    Rule("(1/x)*x -> 1", _mul_inverse, exact=False, heads=("div",)),
 )
 
 

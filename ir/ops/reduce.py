@@ -12,6 +12,7 @@ import numpy as np
 from ..op import NONDIFFERENTIABLE, UNUSED, Explicit, Linear, Op, Rule, register
 from ..types import I64, tensor
 from .contract import free_axes
+from .elementwise import made_by
 
 
 def _check_axes(name, type, axes):
@@ -124,6 +125,17 @@ def _sum_of_dot(b, attrs, x):
     return b.dot(*operands, contract=tuple(taken), batch=tuple(batch))
 
 
+def _sum_of_mul(b, attrs, x):
+    """A factor that does not change along the summed axes comes after the sum."""
+    sides, axes = made_by(x, "mul"), attrs["axes"]
+    for factor, other in (sides, sides[::-1]) if sides else ():
+        leads = [x.ndim - v.ndim for v in (factor, other)]
+        if all([a >= leads[1] and (a < leads[0] or factor.shape[a - leads[0]] == 1) for a in axes]):
+            factor = b.reshape_to(factor, without(factor.shape, [a - leads[0] for a in axes]))
+            return b.mul(factor, b.reduce_sum(other, axes=tuple([a - leads[1] for a in axes])))
+    return None
+
+
 reduce_sum = fold(
     "reduce_sum", np.sum, Linear(lambda b, node, xs, ct, i: spread(b, ct, xs[0].shape, node.attrs["axes"])),
     lambda dtype: 0, "fi", emit=lambda e, acc, x: e.add(acc, x),
@@ -132,6 +144,7 @@ reduce_sum = fold(
         Rule("sum over axes of length one", _unit_axes, exact=False),
         Rule("sum(broadcast(x)) -> n*sum(x)", _sum_of_broadcast, exact=False, heads=("broadcast",)),
         Rule("sum(sum(x)) -> sum(x)", _sum_of_fold, exact=False, heads=("reduce_sum",)),
+        Rule("sum(c*x) -> c*sum(x)", _sum_of_mul, exact=False, heads=("mul",)),
         Rule("sum(dot(x, y)) -> dot(sum(x), y)", _sum_of_dot, exact=False, heads=("dot",)),
         Rule("sum(-x) -> -sum(x)", _sum_of_neg, exact=False, heads=("neg",)),  # 1 + -1 is +0 either way
     ),

@@ -34,7 +34,10 @@ CASES = {
     "x*0 -> 0": lambda b, x, y: [([x, b.constant(0, F64)], {})],
     "0*x -> 0": lambda b, x, y: [([b.constant(0, F64), x], {})],
     "(-x)*y -> -(x*y)": lambda b, x, y: [([b.neg(x), y], {}), ([x, b.neg(y)], {}), ([b.neg(x), b.neg(y)], {})],
-    "c*(d*x) -> (c*d)*x": lambda b, x, y: [([b.mul(x, 3.0), b.constant(0.7, F64)], {})],
+    "c*(d*x) -> (c*d)*x": lambda b, x, y: [
+        ([b.mul(x, 3.0), b.constant(0.7, F64)], {}), ([b.transpose(b.mul(x, 3.0), perm=(1, 0)), b.constant(0.7, F64)], {}),
+    ],
+    "(1/x)*x -> 1": lambda b, x, y: [([b.div(1.0, x), x], {}), ([x, b.div(1.0, x)], {})],
     "x+(-0.0) -> x": lambda b, x, y: [([x, b.constant(-0.0, F64)], {})],
     "x+0 -> x": lambda b, x, y: [([x, b.constant(0, F64)], {})],
     "0+x -> x": lambda b, x, y: [([b.constant(0, F64), x], {})],
@@ -67,6 +70,12 @@ CASES = {
     "fold over axes of length one": lambda b, x, y: [([b.reshape(x, shape=(2, 1, 3, 1))], {"axes": (1, 3)})],
     "sum over no axes": lambda b, x, y: [([x], {"axes": ()})],
     "sum over axes of length one": lambda b, x, y: [([b.reshape(x, shape=(2, 1, 3))], {"axes": (1,)})],
+    "sum(c*x) -> c*sum(x)": lambda b, x, y: [([b.mul(x, 0.7)], {"axes": axes}) for axes in ((0,), (1,), (0, 1))] + [
+        ([b.mul(b.reduce_sum(y, axes=(0,)), x)], {"axes": (0,)}),
+        ([b.mul(x, b.reshape(b.reduce_sum(y, axes=(1,)), shape=(2, 1)))], {"axes": (1,)}),
+        ([b.mul(b.reshape(x, shape=(2, 3, 1)), b.reshape(y, shape=(2, 1, 3)))], {"axes": (1,)}),
+        ([b.mul(b.reshape(x, shape=(2, 3, 1)), b.reduce_sum(y, axes=(0,)))], {"axes": (0, 1)}),
+    ],
     "sum(dot(x, y)) -> dot(sum(x), y)": lambda b, x, y: [
         ([b.dot(b.broadcast(x, shape=(4, 2, 3)), b.transpose(b.broadcast(y, shape=(4, 2, 3)), perm=(2, 0, 1)),
                 contract=((2,), (0,)), batch=((0,), (1,)))], {"axes": axes})
