@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tapejit.codegen import compile_graph, pack, tile, unroll
+from tapejit.codegen import blas, compile_graph, pack, tile, unroll
 from tapejit.codegen.compile import clear
-from tapejit.codegen.loops import Tiles
+from tapejit.codegen.loops import Call, Tiles
 from tapejit.ir import ops  # noqa: F401  fills the table
 from tapejit.ir.build import Builder
 from tapejit.ir.evaluate import evaluate
@@ -130,13 +130,55 @@ def test_distances_to_centres_are_packed(n, rng, monkeypatch):
     assert origins[0] == "pack" and origins[-1] == "unpack" and {b.name for b in step.windows} >= {"in0.rows", "out0.rows"}
 
 
+def always_library(patch):
+    patch.setattr(blas, "SMALL_PRODUCT", 0)
+    patch.setattr(blas, "SMALL_MATRIX", 0)
+    patch.setattr(blas, "SHORT_ROW", (1, 1000))
+    patch.setattr(unroll, "SMALL_AXIS", 0)
+
+
+@pytest.mark.parametrize("dtype", [F64, F32])
+@pytest.mark.parametrize("packed", [True, False])
+@pytest.mark.parametrize("order", [(0, 1, 2), (1, 0, 2), (2, 0, 1), (1, 2, 0)])
+@pytest.mark.parametrize("n", [16, 43])
+def test_library_products_run_tile_by_tile(n, order, packed, dtype, rng, monkeypatch):
+    """Products along the rows, over them, and with a vector, in groups of blocks, wherever the rows are in memory."""
+    k, d = 3, 5
+    if packed:
+        always_pack(monkeypatch)
+    always_library(monkeypatch)
+    b = Builder("f")
+    shape = tuple(np.array((k, n, d))[list(order)])
+    x = b.exp(b.transpose(b.param(tensor(dtype, shape)), perm=tuple(np.argsort(order))))  # [k, n, d]
+    q, v = b.param(tensor(dtype, (k, d, d))), b.param(tensor(dtype, (d,)))
+    y = b.sin(b.dot(x, q, contract=((2,), (2,)), batch=((0,), (0,))))
+    shares = b.dot(y, v, contract=((2,), (0,)), batch=((), ()))  # [k, n]
+    shares = b.div(b.exp(shares), b.reduce_sum(b.exp(shares), axes=(0,)))
+    z = b.mul(y, b.reshape(shares, shape=(k, n, 1)))
+    over = b.dot(x, z, contract=((1,), (1,)), batch=((0,), (0,)))
+    weighted = b.dot(shares, x, contract=((1,), (1,)), batch=((0,), (0,)))
+    e = compile_graph(b.finish([z, over, weighted]))
+    args = [rng.normal(size=s).astype(dtype) for s in (shape, (k, d, d), (d,))]
+    x, q, v = np.exp(args[0].transpose(np.argsort(order)).astype(F64)), *args[1:]
+    y = np.sin(np.einsum("kni,kji->knj", x, q))
+    shares = np.exp(y @ v) / np.exp(y @ v).sum(0)
+    z = y * shares[:, :, None]
+    wanted = z, np.einsum("kni,knj->kij", x, z), np.einsum("kn,kni->ki", shares, x)
+    for found, right in zip(e.run(args), wanted):
+        np.testing.assert_allclose(found, right, rtol=1e-12 if dtype == F64 else 2e-4, atol=1e-12 if dtype == F64 else 2e-4)
+    inside = [k for step in tiles(e) for k in step.kernels if type(k) is Call]
+    assert inside and e.stats.library_calls >= 3
+
+
 @settings(max_examples=100, deadline=None)
-@given(st.data(), st.booleans())
-def test_random_row_programs(data, packed):
-    """Row reductions, column reductions, stretched operands, shifts and scans in any order equal the interpreter."""
+@given(st.data(), st.booleans(), st.booleans())
+def test_random_row_programs(data, packed, library):
+    """Row reductions, column reductions, products, shifts and scans in any order equal the interpreter."""
     with pytest.MonkeyPatch.context() as patch:
         if packed:
             always_pack(patch)
+        if library:
+            always_library(patch)
         random_row_program(data)
 
 
@@ -145,9 +187,10 @@ def random_row_program(data):
     b = Builder("f")
     full = [b.param(tensor(F64, (n, m))), b.param(tensor(F64, (n, m)))]
     rows, columns = [b.param(tensor(F64, (n,)))], [b.param(tensor(F64, (m,)))]
+    squares = [b.param(tensor(F64, (m, m)))]
     for _ in range(data.draw(st.integers(3, 12))):
         x = data.draw(st.sampled_from(full))
-        match data.draw(st.integers(0, 8)):
+        match data.draw(st.integers(0, 11)):
             case 0:
                 rows.append(b.reduce_sum(x, axes=(1,)))
             case 1:
@@ -168,8 +211,16 @@ def random_row_program(data):
                 rows.append(b.dot(x, data.draw(st.sampled_from(columns)), contract=((1,), (0,)), batch=((), ())))
             case 8:
                 columns.append(b.dot(data.draw(st.sampled_from(rows)), x, contract=((0,), (0,)), batch=((), ())))
+            case 9:
+                full.append(b.dot(x, data.draw(st.sampled_from(squares)), contract=((1,), (1,)), batch=((), ())))
+            case 10:
+                y = data.draw(st.sampled_from(full))
+                squares.append(b.mul(b.dot(x, y, contract=((0,), (0,)), batch=((), ())), 1.0 / n))
+            case 11:
+                turned = b.dot(data.draw(st.sampled_from(squares)), x, contract=((1,), (1,)), batch=((), ()))
+                full.append(b.transpose(turned, perm=(1, 0)))
         full.append(getattr(b, data.draw(st.sampled_from(UNARY)))(b.sin(full[-1])))
-    graph = b.finish([full[-1], rows[-1], columns[-1], b.reduce_sum(full[-1], axes=(0, 1))])
+    graph = b.finish([full[-1], rows[-1], columns[-1], squares[-1], b.reduce_sum(full[-1], axes=(0, 1))])
     clear()
     rng = np.random.default_rng(1)
     args = [rng.normal(size=p.shape) for p in graph.params]
