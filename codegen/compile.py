@@ -69,7 +69,7 @@ class Recipe:
         from .entry import Executable
 
         start = time.perf_counter()
-        code = engine.Code(self.image, [self.entry, self.entry + ".lists"], self.imports)
+        code = engine.Code(self.image, [self.entry], self.imports)
         self.stats.compile_ms["link"] = (time.perf_counter() - start) * 1e3
         return Executable(
             code, self.entry, self.steps, self.text, self.passes, self.results, self.guards, self.stats
@@ -78,14 +78,14 @@ class Recipe:
 
 def _compile(graph, digest) -> Recipe:
     from . import blas, emit, engine, memory, threads, vecmath
-    from .entry import Stats, wrapper
+    from .entry import Stats
     from .fuse import fuse
     from .loops import Call, Exit, Fill, Tiles, flat, kernels_of
     from .lower import Body
     from .tile import scheduled, tiled
 
     marks = [time.perf_counter()]
-    steps, outputs = fuse(graph)
+    steps, _ = fuse(graph)
     for step in steps:
         for buffer in [b for b, _, _ in step.loads] if isinstance(step, Body) else [step.buffer]:
             buffer.loads += 1
@@ -94,8 +94,7 @@ def _compile(graph, digest) -> Recipe:
     marks.append(time.perf_counter())
 
     module = emit.ModuleEmitter(engine.attributes()).module(steps, digest)
-    text = module.text + wrapper(module.entry, len(graph.params), len(outputs))
-    text += engine.LATE + module.late if module.late else ""
+    text = module.text + engine.LATE + module.late if module.late else module.text
     marks.append(time.perf_counter())
 
     owners = {"parallel": threads, "i32": blas, "i64": blas}  # by the second part of the symbol; the rest is vector math

@@ -119,29 +119,24 @@ def attributes() -> str:
 
 
 class Image:
-    """Object code of a module, not yet loaded. data: its bytes. times: milliseconds by phase.
+    """Object code of a module, not yet loaded. data: its bytes. times: milliseconds by phase."""
 
-    keep: whether it is looked for, and kept, on disk. If not, the text holds addresses of this process: it is glue of a
-    few branches and calls, which is translated as it is.
-    """
-
-    def __init__(self, text, passes="all", keep=True):
+    def __init__(self, text, passes="all"):
         start = time.perf_counter()
         with _lock:
             s = session()
-            key = disk.digest(s.identity, passes.encode(), text.encode()) if keep else None
-            self.data = disk.load(key) if keep else None
+            key = disk.digest(s.identity, passes.encode(), text.encode())
+            self.data = disk.load(key)
             if self.data is not None:
                 self.times = {"read": (time.perf_counter() - start) * 1e3}
                 return
-            module = s.optimize(text, passes) if keep else llvm.parse_assembly(text, llvm.create_context())
+            module = s.optimize(text, passes)
             optimized = time.perf_counter()
             self.data = s.machine.emit_object(module)
             module.close()
             emitted = time.perf_counter()
         self.times = {"optimize": (optimized - start) * 1e3, "select": (emitted - optimized) * 1e3}
-        if keep:
-            disk.save(key, self.data)
+        disk.save(key, self.data)
 
 
 class Code:

@@ -1,10 +1,11 @@
 """The calling convention: `Executable`, and the native function that Python calls.
 
-The program's entry takes arrays of data pointers (emit.py). For Python there is a wrapper in machine code, called
-through ctypes with just two arguments: the list of input arrays and the list of output arrays, followed by the
-arena. It reads each ndarray's data pointer (the field after the object header) itself, so a call costs two object
-conversions whatever the number of arrays. Outputs are fresh; the arena is taken from a free list and put
-back, so that calls may run at the same time. The GIL is released for programs with enough work.
+The program's entry takes arrays of data pointers (emit.py). Python calls it through machine code that is given the list of
+input arrays and the list of output arrays, followed by the arena (`lists` of marshal.py). That reads each ndarray's data
+pointer itself, so a call costs two object conversions whatever the number of arrays. Where objects may be laid out
+otherwise (PyPy, free-threaded builds, TAPEJIT_NATIVE=0) the pointers are collected here. Outputs are fresh; the arena is
+taken from a free list and put back, so that calls may run at the same time. The GIL is released for programs with
+enough work.
 """
 
 from __future__ import annotations
@@ -12,21 +13,18 @@ from __future__ import annotations
 import ctypes
 import sys
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import numpy as np
 
 from tapejit.ir.knobs import NATIVE
 
-from . import allocate, memory
+from . import allocate, marshal, memory
 
-LIST_ITEMS = 24  # PyListObject.ob_item: after the header (16) and the size
-ARRAY_DATA = 16  # PyArrayObject_fields.data: after the header
 GIL_BYTES = 1 << 18  # programs that touch or compute more than this release the GIL
 
-WITH_GIL = ctypes.PYFUNCTYPE(ctypes.c_int64, ctypes.py_object, ctypes.py_object)
-WITHOUT_GIL = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.py_object, ctypes.py_object)
-
+WITH_GIL = ctypes.PYFUNCTYPE(ctypes.c_int64, ctypes.c_void_p, ctypes.py_object, ctypes.py_object)
+WITHOUT_GIL = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p, ctypes.py_object, ctypes.py_object)
 PLAIN = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)
 
 
@@ -39,10 +37,10 @@ def reads_objects() -> bool:
         return False
     array = np.zeros(3)
     items = [array]
-    first = ctypes.c_size_t.from_address(id(items) + LIST_ITEMS).value
+    first = ctypes.c_size_t.from_address(id(items) + marshal.LIST_ITEMS).value
     return (
         ctypes.c_size_t.from_address(first).value == id(array)
-        and ctypes.c_size_t.from_address(id(array) + ARRAY_DATA).value == array.ctypes.data
+        and ctypes.c_size_t.from_address(id(array) + marshal.DATA).value == array.ctypes.data
     )
 
 
@@ -67,32 +65,6 @@ class Stats:
     cached: bool = False
 
 
-def wrapper(entry, inputs, outputs) -> str:
-    """LLVM text of `i64 <entry>.lists(ptr input list, ptr output list)`; the output list ends with the arena."""
-    lines = [f"define i64 @{entry}.lists(ptr %inputs, ptr %outputs) nounwind {{", "entry:"]
-    for what, count in (("inputs", inputs), ("outputs", outputs + 1)):
-        lines += [
-            f"  %{what}.data = alloca [{max(count, 1)} x ptr]",
-            f"  %{what}.field = getelementptr i8, ptr %{what}, i64 {LIST_ITEMS}",
-            f"  %{what}.items = load ptr, ptr %{what}.field",
-        ]
-        for i in range(count):
-            lines += [
-                f"  %{what}.at{i} = getelementptr ptr, ptr %{what}.items, i64 {i}",
-                f"  %{what}.array{i} = load ptr, ptr %{what}.at{i}",
-                f"  %{what}.field{i} = getelementptr i8, ptr %{what}.array{i}, i64 {ARRAY_DATA}",
-                f"  %{what}.data{i} = load ptr, ptr %{what}.field{i}",
-                f"  %{what}.slot{i} = getelementptr ptr, ptr %{what}.data, i64 {i}",
-                f"  store ptr %{what}.data{i}, ptr %{what}.slot{i}",
-            ]
-    arena = f"%outputs.data{outputs}"
-    lines += [
-        f"  %left = call i64 @{entry}(ptr %inputs.data, ptr %outputs.data, ptr {arena}, ptr {arena})",
-        "  ret i64 %left", "}\n",
-    ]  # fmt: skip
-    return "\n".join(lines)
-
-
 class Executable:
     """Machine code of one graph. `run` calls it; the texts are for reading, made when asked for."""
 
@@ -105,7 +77,8 @@ class Executable:
         heavy = sum([k["bytes"] + k["operations"] for k in stats.kernels]) + stats.library_calls * GIL_BYTES
         self.releases_gil = heavy > GIL_BYTES or stats.parallel > 0
         if NATIVE.value and reads_objects():
-            self._call = (WITHOUT_GIL if self.releases_gil else WITH_GIL)(code.addresses[entry + ".lists"])
+            lists = (WITHOUT_GIL if self.releases_gil else WITH_GIL)(marshal.lists_code().addresses["lists"])
+            self._call = partial(lists, self.entry_address)
         else:
             self._call = self._plain_call(PLAIN(self.entry_address))
         self._arenas = []

@@ -32,12 +32,12 @@ from .errors import ArgumentTypeError, TapejitWarning, located
 from .promote import cast
 from .record import Replay, lanes_differ, open_records, state
 from .trace import function_name, leaf_data, trace
-from .tree import flatten, map_leaves, unflatten
+from .tree import ONE_LEAF, assemble, flatten, map_leaves, unflatten
 from .variable import Variable, settled
 
 CacheInfo = namedtuple("CacheInfo", "hits misses paths currsize maxsize")
 MAX_KEYS, MAX_PATHS = 256, 64
-NATIVE_AFTER = 4  # calls of a path before it gets an entry in machine code
+NATIVE_AFTER = 2  # calls of a path before machine code takes over: a table is made, nothing compiled
 
 
 _PLAIN = (np.ndarray, float, int)
@@ -387,14 +387,20 @@ def _signature(x):
 
 def _statics(tree, env):
     """Fingerprints of what static arguments may read: attributes of instances (`self` of a method), cells of functions."""
-    out = []
+    return tuple([env.static(x).read() for x in _readers(tree)])
+
+
+def _readers(tree):
+    """The static arguments, and classes of arguments, that may read something."""
     if tree.kind == "static":
-        if not isinstance(tree.data[1], _INERT):
-            out.append(env.static(tree.data[1]).read())
-    elif tree.kind in ("namedtuple", "dataclass"):
-        out.append(env.static(tree.data if tree.kind == "namedtuple" else tree.data[0]).read())
-    out += [_statics(c, env) for c in tree.children if c.kind != "leaf"]
-    return tuple([s for s in out if s])
+        return [] if isinstance(tree.data[1], _INERT) else [tree.data[1]]
+    out = []
+    if tree.kind in ("namedtuple", "dataclass"):
+        out.append(tree.data if tree.kind == "namedtuple" else tree.data[0])
+    for c in tree.children:
+        if c.kind != "leaf":
+            out += _readers(c)
+    return out
 
 
 def _count(root) -> int:
@@ -412,69 +418,72 @@ def _reads(base, objects) -> bool:
 
 
 def native_entry(path, tree, leaves, environment):
-    """The machine-code entry of a path for arguments like these, flattened, or None."""
-    program = path.program
-    structure = _structure(program.out_tree, iter(range(program.out_tree.count)))
-    reads = environment.identities() if environment is not None else None
-    if path.code is None or structure is None or reads is None:
-        return None
+    """The machine-code entry of a path for arguments of this structure and such leaves, or None."""
     from tapejit.codegen import native
 
-    if not native.supported():
+    if path.code is None or environment is None or not native.supported():
         return None
-    positional, named = tree.children
-    types = [p.type for p in program.graph.params]
-    given = iter(zip(leaves, types))
-    arguments = [_argument(child, given, native.Argument) for child in (*positional.children, *named.children)]
+    program = path.program
+    reads = [r.identities() for r in (environment, *[environment.static(x) for x in _readers(tree)])]
+    positional, keyword = tree.children
     sources = [x._data if type(x) is Array else x for x in path.sources]  # an Array does not change, a Variable may
-    if None in arguments or any([type(x) is not np.ndarray or not _as_is(x) for x in sources]):
+    inputs = zip(range(len(program.graph.params)), (*leaves, *sources), program.graph.params)
+    arguments = [_argument(t, inputs, native) for t in (*positional.children, *keyword.children)]
+    captured = [_argument(ONE_LEAF, inputs, native) for _ in sources]
+    if None in reads or None in arguments or any([a is None or a.kind != native.Kind.ARRAY for a in captured]):
         return None
-    captured = list(zip(sources, types[program.leaves :]))
-    return native.Spec(path.code, arguments, named.data[1], captured, reads, structure)
+    structure = _structure(program.out_tree, iter(range(program.out_tree.count)), native)
+    captured = list(zip(sources, captured))
+    return native.spec(path.code, arguments, keyword.data[1], captured, sum(reads, []), structure)
 
 
-def _argument(tree, given, make):
-    """What an argument of this structure must be, or None if machine code cannot tell. given: (leaf, its Type) in order."""
+def _argument(tree, inputs, native):
+    """What an argument must be, or None if machine code cannot tell. inputs: (number, leaf, parameter) still to come."""
     kind = tree.kind
+    if kind == "leaf":
+        slot, x, param = next(inputs)
+        return _leaf(type(x), x, slot, param.type, native)
     if kind == "static":
-        return make("static", tree.data[1]) if tree.data[0] in (bool, str, type(None)) else None
-    if kind != "leaf":
-        children = tuple([_argument(c, given, make) for c in tree.children])
-        plain = kind in ("tuple", "list") or (kind == "dict" and tree.data[0] is dict)
-        return make(kind, tree.data and tree.data[1], children) if plain and None not in children else None
-    x, want = next(given)
-    cls = type(x)
+        return native.Argument(native.Kind.STATIC, data=tree.data[1])
+    items = tuple([_argument(c, inputs, native) for c in tree.children])
+    if None in items:
+        return None
+    if kind == "dict":
+        cls, keys = tree.data
+        return native.Argument(native.Kind.DICT, cls, data=keys, children=items) if cls is dict else None
+    if kind == "dataclass":
+        return native.Argument(native.Kind.FIELDS, tree.data[0], data=tree.data[1], children=items)
+    cls = {"tuple": tuple, "list": list}.get(kind, tree.data)
+    if cls.__iter__ is not list.__iter__ and cls.__iter__ is not tuple.__iter__:
+        return None
+    return native.Argument(native.Kind.LIST if cls is list else native.Kind.TUPLE, cls, children=items)
+
+
+def _leaf(cls, x, slot, want, native):
     if cls is np.ndarray:
-        return make("array", want) if (x.dtype, x.shape) == (want.dtype, want.shape) else None
-    if want.ndim or (cls is float and want.dtype != np.float64) or (cls is int and want.dtype != np.int64):
+        same = (x.dtype, x.shape) == (want.dtype, want.shape)
+        return native.Argument(native.Kind.ARRAY, cls, slot, want) if same else None
+    if want.ndim:
         return None
-    if cls in (float, int):
-        return make(cls.__name__)
-    return make("scalar", cls) if cls in native_scalars() and np.dtype(cls) == want.dtype else None
+    if cls is int:
+        kind = {np.dtype(np.int64): native.Kind.INT, np.dtype(np.float64): native.Kind.WHOLE}.get(want.dtype)
+        return None if kind is None else native.Argument(kind, cls, slot)
+    known = cls in native.NUMBERS and np.dtype(cls) == want.dtype
+    return native.Argument(native.Kind.NUMBER, cls, slot) if known else None
 
 
-def native_scalars():
-    from tapejit.codegen.native import SCALARS
-
-    return SCALARS
-
-
-def _as_is(x):
-    return x.flags.c_contiguous and x.flags.aligned
-
-
-def _structure(tree, numbers):
-    """The nest of results as machine code builds it, or None if it holds more than tuples, lists and dicts."""
+def _structure(tree, numbers, native):
+    """The nest of results as machine code builds it."""
     if tree.kind == "leaf":
-        return ("leaf", next(numbers))
+        return (native.Step.LEAF, next(numbers), (), ())
     if tree.kind == "static":
-        return ("static", tree.data[1])
-    items = [_structure(c, numbers) for c in tree.children]
-    if tree.kind not in ("tuple", "list", "dict") or None in items:
-        return None
-    if tree.kind == "dict":
-        return ("dict", tree.data[1], items) if tree.data[0] is dict else None
-    return (tree.kind, items)
+        return (native.Step.CONSTANT, tree.data[1], (), ())
+    items = [_structure(c, numbers, native) for c in tree.children]
+    if tree.kind == "dict" and tree.data[0] is dict:
+        return (native.Step.DICT, None, items, tree.data[1])
+    if tree.kind in ("tuple", "list"):
+        return (native.Step.TUPLE if tree.kind == "tuple" else native.Step.LIST, None, items, ())
+    return (native.Step.CALL, functools.partial(assemble, tree), items, ())
 
 
 def interpreted(graph, inputs) -> list:

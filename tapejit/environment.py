@@ -17,6 +17,7 @@ from __future__ import annotations
 import collections
 import dis
 import functools
+import gc
 import pickle
 import sys
 import types
@@ -34,7 +35,9 @@ _READ, _FAR, _OBJECTS = 4096, 8, 2000  # items and depth of a fingerprint; objec
 _SEQUENCES = (list, tuple, collections.deque, set, frozenset)
 _SKIPPED = (types.ModuleType, type, types.BuiltinFunctionType)
 _DYNAMIC = {"getattr", "vars", "attrgetter", "__dict__"}  # code that mentions one may read attributes it does not name
-_UNREAD = {"__init__", "__new__", "__repr__", "__str__", "__post_init__"}  # dunder methods that no expression calls
+_FIELD_DESCRIPTORS = (types.MemberDescriptorType, type(collections.namedtuple("_", "field").field))
+# dunder methods that no expression calls
+_UNREAD = {"__init__", "__new__", "__repr__", "__str__", "__post_init__", "__replace__", "__getnewargs__"}
 
 
 def _original(f):
@@ -153,7 +156,7 @@ class Environment:
                 if isinstance(_original(function), types.FunctionType):
                     if name in self.names or (special and name not in _UNREAD):
                         found.append(function)
-                elif name in self.names and not special and not isinstance(value, types.MemberDescriptorType):
+                elif name in self.names and not special and not isinstance(value, _FIELD_DESCRIPTORS):
                     self.slots += [(b.__dict__, name) for b in classes[: i + 1]]  # those before may come to hide it
                     found.append(value)
         return found
@@ -192,8 +195,10 @@ class Environment:
         simple = (*_BY_VALUE, *_SKIPPED, types.FunctionType, np.ndarray, np.ufunc)
         out = []
         for (holder, key), value in zip(self.slots, self.values()):
+            if type(holder) is types.MappingProxyType:  # of a class
+                holder = gc.get_referents(holder)[0]
             known = isinstance(value, simple) or _original(value) is not value
-            if not known or type(holder) is not (types.CellType if key is None else dict):
+            if not known or type(holder) is not (types.CellType if key is None else dict) or (key and key not in holder):
                 return None
             out.append((holder, key, value))
         return out

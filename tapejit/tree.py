@@ -112,11 +112,16 @@ def _unflatten(tree, leaves):
         return next(leaves)
     if kind == "static":
         return tree.data[1]
-    items = [_unflatten(c, leaves) for c in tree.children]
+    return assemble(tree, *[_unflatten(c, leaves) for c in tree.children])
+
+
+def assemble(tree, *items):
+    """The container of a tree's own kind around these items."""
+    kind = tree.kind
     if kind == "tuple":
-        return tuple(items)
-    if kind == "list":
         return items
+    if kind == "list":
+        return list(items)
     if kind == "dict":
         cls, keys = tree.data
         return _dict(cls, keys, items)

@@ -1,6 +1,9 @@
 """The machine-code entry: what it serves, what it leaves to Python, reference counts, and that results stay right."""
 
+import collections
+import dataclasses
 import gc
+import pickle
 import sys
 import threading
 import weakref
@@ -13,7 +16,14 @@ from tapejit.codegen import native
 from tapejit.dispatch import NATIVE_AFTER
 from tapejit.ir.knobs import NATIVE
 
-pytestmark = pytest.mark.skipif(not native.supported(), reason="this build is served by Python")
+FREE_THREADED = not getattr(sys, "_is_gil_enabled", lambda: True)()
+pytestmark = pytest.mark.skipif(
+    sys.implementation.name != "cpython" or FREE_THREADED or not NATIVE.value, reason="this build is served by Python"
+)
+
+
+def test_it_is_there():
+    assert native.supported()
 
 
 def warm(function, *args):
@@ -110,6 +120,142 @@ def test_nests_of_arguments():
         f({"layer": nest["layer"], "less": nest["more"]}, data)
     with pytest.raises((ValueError, IndexError)):
         f({"layer": (w,), "more": nest["more"]}, data)
+
+
+Layer = collections.namedtuple("Layer", "w b")
+
+
+class Scaled(collections.namedtuple("Scaled", "w b")):
+    factor = 2.0
+
+    def out(self, x):
+        return (x * self.w + self.b) * self.factor
+
+
+@dataclasses.dataclass
+class Model:
+    layer: Layer
+    rate: float = 1.0
+
+    def out(self, x):
+        return np.sum(self.layer.w * x + self.layer.b) * self.rate
+
+
+@dataclasses.dataclass(frozen=True)
+class Slotted:
+    __slots__ = ("w", "b")
+    w: np.ndarray
+    b: np.ndarray
+
+
+def test_namedtuples_and_dataclasses():
+    x, w, b = np.arange(3.0), np.full(3, 2.0), np.ones(3)
+    f = tapejit.value_and_grad(lambda model, x: model.out(x))
+    warm(f, Model(Layer(w, b), 3.0), x)
+    assert served(f, Model(Layer(w, b), 3.0), x)
+    value, slope = f(Model(Layer(w, b), 2.0), x)
+    assert value == 18.0 and slope.rate == 9.0 and type(slope) is Model and type(slope.layer) is Layer
+    assert slope.layer.w.tolist() == [0.0, 2.0, 4.0] and slope.layer.b.tolist() == [2.0] * 3
+    broken = Model(Layer(w, b), 2.0)
+    del broken.layer
+    with pytest.raises(AttributeError, match="layer"):
+        f(broken, x)
+    with pytest.raises(AttributeError, match="'list' object has no attribute 'w'"):
+        f(Model([w, b], 2.0), x)
+    g = tapejit.jit(lambda p: {"sum": Slotted(p.w + p.b, p.w - p.b)})
+    warm(g, Slotted(w, b))
+    assert served(g, Slotted(w, b))
+    assert g(Slotted(w, b * 5))["sum"].w.tolist() == [7.0] * 3
+
+
+def test_class_attributes_are_read_at_each_call():
+    f = tapejit.jit(lambda p, x: p.out(x))
+    p = Scaled(np.ones(2), np.ones(2))
+    warm(f, p, 1.0)
+    assert served(f, p, 1.0) and f(p, 1.0).tolist() == [4.0, 4.0]
+    Scaled.factor = 3.0
+    try:
+        assert f(p, 1.0).tolist() == [6.0, 6.0]
+    finally:
+        Scaled.factor = 2.0
+
+
+def test_an_attribute_that_runs_python_may_empty_what_holds_it():
+    """Reading a field can run any code if its class is changed later; nothing that is in use may be freed by it."""
+
+    @dataclasses.dataclass
+    class Box:
+        x: np.ndarray
+
+    f = tapejit.jit(lambda items: items[0].x + items[1])
+    warm(f, [Box(np.ones(50)), np.ones(50)])
+    assert served(f, [Box(np.ones(50)), np.ones(50)])
+    for _ in range(100):
+        items = [Box(np.ones(50)), np.full(50, 2.0)]
+
+        def getter(self, items=items):
+            items.clear()
+            f.cache_clear()
+            return np.ones(50)
+
+        Box.x = property(getter, lambda self, value: None)
+        try:
+            f(items)
+        except IndexError:  # the list was empty when Python looked
+            pass
+        del Box.x
+
+
+def test_equal_strings_and_dtypes_are_the_same():
+    f = tapejit.jit(lambda p, how: p["weight 1"] * (2.0 if how == "double it" else 1.0))
+    warm(f, {"weight 1": np.ones(2)}, "double it")
+    others = {"".join(["weight", " 1"]): pickle.loads(pickle.dumps(np.ones(2)))}, "".join(["double", " it"])
+    assert others[0]["weight 1"].dtype is not np.dtype(float)
+    assert served(f, *others) and f(*others).tolist() == [2.0, 2.0]
+
+
+def test_other_byte_orders_are_not_taken_as_they_are():
+    f = tapejit.jit(lambda x: x * 2.0)
+    warm(f, np.ones(2))
+    with pytest.raises(tapejit.TapejitError, match="dtype >f8"):
+        f(np.ones(2, ">f8"))
+
+
+def test_integers_for_floats():
+    f = tapejit.grad(lambda x: x**3)
+    warm(f, 3)
+    assert served(f, 3) and f(-5) == 75.0 and f(2**53 + 1) == 3 * float(2**53 + 1) ** 2
+
+
+def test_functions_and_types_as_arguments():
+    scale = 2.0
+
+    def double(x):
+        return x * scale
+
+    f = tapejit.jit(lambda g, dtype, x: g(x).astype(dtype))
+    warm(f, double, np.float32, np.ones(2))
+    assert served(f, double, np.float32, np.ones(2))
+    scale = 3.0
+    assert f(double, np.float32, np.ones(2)).tolist() == [3.0, 3.0]
+    assert not served(f, np.sin, np.float32, np.ones(2)) and not served(f, double, np.float64, np.ones(2))
+
+
+def test_captured_arrays_may_be_strided():
+    data = np.arange(6.0).reshape(2, 3).T
+    f = tapejit.jit(lambda x: data * x)
+    warm(f, 2.0)
+    assert served(f, 2.0)
+    data[0, 1] = 10.0
+    assert f(2.0).tolist() == [[0.0, 20.0], [2.0, 8.0], [4.0, 10.0]]
+
+
+def test_nests_too_large_for_the_stack_are_left_to_python():
+    f = tapejit.jit(lambda xs: np.sum(np.stack(xs)))
+    xs = [np.ones(1)] * 6000
+    for _ in range(NATIVE_AFTER + 1):
+        assert f(xs) == 6000.0
+    assert f._dispatcher is None
 
 
 def test_integers_numpy_scalars_and_statics():
