@@ -73,6 +73,14 @@ class Step:
     LEAF, CONSTANT, ARGUMENT, TUPLE, LIST, DICT, CALL = range(7)
 
 
+class Read:
+    """What must be as it was, with a holder, a key or number, and an object: the content of a CELL, an item of a dict by
+    NAME, the LENGTH of a list or dict, an ITEM of a list, the NEXT pair of the dict whose LENGTH was looked at last."""
+
+    CELL, NAME, LIST_LENGTH, ITEM, DICT_LENGTH, NEXT = range(6)
+    WORDS = 4
+
+
 PYTHON = {
     "Py_IncRef": "void (ptr)", "Py_DecRef": "void (ptr)", "PyTuple_New": "ptr (i64)", "PyList_New": "ptr (i64)",
     "PyDict_New": "ptr ()", "PyTuple_SetItem": "i32 (ptr, i64, ptr)", "PyList_SetItem": "i32 (ptr, i64, ptr)",
@@ -328,18 +336,31 @@ class _Attempt:
             w.call("Py_IncRef", item)
 
     def reads(self):
-        """The closure cells and globals hold what they held."""
+        """Closure cells, globals and what is in them hold what they held."""
         w = self.w
         cells, found = self.table("cells"), w.variable("ptr")
+        position, key, item = w.variable("i64"), w.variable("ptr"), w.variable("ptr")
         with w.loop(self.count("reads")) as i:
-            read = w.let(f"getelementptr [3 x i64], ptr {cells}, i64 {i}")
-            holder, name = w.load(read), w.load(read, 8)
-            cell = w.test("eq", name, "null", "ptr")
-            with w.when(cell):
-                w.store(w.load(holder, CELL_CONTENTS), found)
-            with w.when(w.let(f"xor i1 {cell}, true")):
-                w.store(w.call("PyDict_GetItem", holder, name), found)
-            w.need(w.test("eq", w.load(found), w.load(read, 16), "ptr"), "leave")
+            read = w.let(f"getelementptr [{Read.WORDS} x i64], ptr {cells}, i64 {i}")
+            holder, name, number, wanted = w.load(read, 8), w.load(read, 16), w.load(read, 16, "i64"), w.load(read, 24)
+            w.store(wanted, found)
+            with w.switch(w.load(read, type="i64"), 6) as case:
+                with case(Read.CELL):
+                    w.store(w.load(holder, CELL_CONTENTS), found)
+                with case(Read.NAME):
+                    w.store(w.call("PyDict_GetItem", holder, name), found)
+                with case(Read.LIST_LENGTH):
+                    w.need(w.test("eq", w.load(holder, SIZE, "i64"), number), "leave")
+                with case(Read.ITEM):
+                    w.store(w.load(w.word(w.load(holder, LIST_ITEMS), number)), found)
+                with case(Read.DICT_LENGTH):
+                    w.need(w.test("eq", w.call("PyDict_Size", holder), number), "leave")
+                    w.store(0, position, "i64")
+                with case(Read.NEXT):
+                    w.call("PyDict_Next", holder, position, key, item)
+                    w.need(w.test("eq", w.load(key), name, "ptr"), "leave")
+                    w.store(w.load(item), found)
+            w.need(w.test("eq", w.load(found), wanted, "ptr"), "leave")
 
     def hold_for_later(self):
         w = self.w

@@ -30,7 +30,7 @@ from tapejit.ir.knobs import NATIVE
 
 from . import allocate, marshal
 from .entry import reads_objects
-from .marshal import PLAN, Kind, Maker, Step
+from .marshal import PLAN, Kind, Maker, Read, Step
 
 METH_FASTCALL_KEYWORDS = 0x0080 | 0x0002
 SLOTS = 16  # specs a dispatcher can hold; the oldest is replaced then
@@ -176,9 +176,9 @@ class Spec:
     """The plan of one specialization's entry, with all that it reads kept alive.
 
     arguments: an Argument each, the last ones passed by the names `keywords`. captured: (object, Argument) of ndarrays read
-    at each call. reads: (cell, None, object) or (dict, name, object): closure cells and globals that must still hold that
-    object. structure: the nest of results, a node being (step, operand, items, keys): the operand of a LEAF is the number
-    of the result, of a CONSTANT the object, of a CALL the callable, of an ARGUMENT its position.
+    at each call. reads: (marshal.Read, holder, key or number, object): closure cells, globals and items of containers that
+    must still hold that object. structure: the nest of results, a node being (step, operand, items, keys): the operand of
+    a LEAF is the number of the result, of a CONSTANT the object, of a CALL the callable, of an ARGUMENT its position.
     """
 
     def __init__(self, executable, arguments, keywords, captured, reads, structure):
@@ -198,7 +198,7 @@ class Spec:
             arena_bytes=self.arena.nbytes + marshal.LINE, bytes_descr=id(BYTES), releases=int(executable.releases_gil),
             positional=len(arguments) - len(keywords), keywords=len(keywords), names=plan.names(keywords),
             given=len(arguments), captured=len(captured), sources=plan.names([x for x, _ in captured]), leaves=leaves,
-            reads=len(reads), cells=plan.place([w for c, n, x in reads for w in (id(c), id(n) if n is not None else 0, id(x))]),
+            reads=len(reads), cells=plan.place(_words_of(reads)),
             words=head["objects"] + 2 * leaves + 3 * head["results"] + head["depth"],
         )  # fmt: skip
         self.words, self.plan = head["words"], plan.array()
@@ -209,6 +209,12 @@ def spec(*description):
     """The Spec, or None where a nest is too large for the stack."""
     made = Spec(*description)
     return made if made.words <= LARGEST else None
+
+
+def _words_of(reads):
+    """Four words of each."""
+    keyed = (Read.NAME, Read.NEXT)
+    return [w for kind, holder, key, x in reads for w in (kind, id(holder), id(key) if kind in keyed else key, id(x))]
 
 
 BYTES = np.dtype(np.uint8)

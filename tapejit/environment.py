@@ -186,21 +186,23 @@ class Environment:
                 yield _contents(holder) if type(holder) is types.CellType else holder
 
     def identities(self):
-        """(cell, None, object) and (globals, name, object) per slot, if the same objects imply the same fingerprint.
+        """What machine code has to find unchanged (native.Spec: reads), if the same objects imply the same fingerprint.
 
-        None where a slot holds a container or an instance, whose items may change, or arrays are told by their contents.
+        None where a slot holds an instance, which may change, or much, or arrays are told by their contents.
         """
+        from tapejit.codegen.marshal import Read
+
         if self.hashed or self.instance:
             return None
-        simple = (*_BY_VALUE, *_SKIPPED, types.FunctionType, np.ndarray, np.ufunc)
         out = []
         for (holder, key), value in zip(self.slots, self.values()):
             if type(holder) is types.MappingProxyType:  # of a class
                 holder = gc.get_referents(holder)[0]
-            known = isinstance(value, simple) or _original(value) is not value
-            if not known or type(holder) is not (types.CellType if key is None else dict) or (key and key not in holder):
+            if type(holder) is not (types.CellType if key is None else dict) or (key and key not in holder):
                 return None
-            out.append((holder, key, value))
+            out.append((Read.CELL, holder, 0, value) if key is None else (Read.NAME, holder, key, value))
+            if not _items_to_read(value, Read, out, _FAR) or len(out) > _OBJECTS:
+                return None
         return out
 
     def readers(self) -> list:
@@ -226,6 +228,25 @@ class Environment:
                 elif isinstance(x, np.random.RandomState):
                     states.append(x.get_state())
         return pickle.dumps(states)
+
+
+_SIMPLE = (*_BY_VALUE, *_SKIPPED, types.FunctionType, np.ndarray, np.ufunc)
+
+
+def _items_to_read(value, kinds, out, depth) -> bool:
+    """Add what a value that is the same object may hold anew; False where that cannot be told by looking at items."""
+    if isinstance(value, _SIMPLE) or _original(value) is not value:
+        return True
+    if type(value) not in (list, tuple, dict) or depth == 0 or len(value) > _OBJECTS:
+        return False
+    items = list(value.values()) if type(value) is dict else value
+    if type(value) is list:
+        out.append((kinds.LIST_LENGTH, value, len(value), None))
+        out += [(kinds.ITEM, value, i, x) for i, x in enumerate(items)]
+    elif type(value) is dict:
+        out.append((kinds.DICT_LENGTH, value, len(value), None))
+        out += [(kinds.NEXT, value, key, x) for key, x in value.items()]
+    return all([_items_to_read(x, kinds, out, depth - 1) for x in items])
 
 
 class Rebinding:

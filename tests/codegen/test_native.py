@@ -326,6 +326,51 @@ def test_closed_over_values_are_read_at_each_call():
     assert f(1.0) == 9.0
 
 
+def test_containers_closed_over_are_read_item_by_item():
+    inner, table = [2.0, 3.0], {"a": 1.5, "b": (1.0, [0.5])}
+
+    def g(x):
+        total = x * 0.0
+        for weight in inner:
+            total = total * 2.0 + weight * x
+        for number, value in enumerate(table.values()):
+            total = total + (number + 1) * (value if isinstance(value, float) else value[0] + sum(value[1])) * x
+        return total
+
+    f = tapejit.grad(g)
+
+    def right():
+        slope = 0.0
+        for weight in inner:
+            slope = slope * 2.0 + weight
+        for number, value in enumerate(table.values()):
+            slope += (number + 1) * (value if isinstance(value, float) else value[0] + sum(value[1]))
+        return slope
+
+    def change(step):
+        match step:
+            case 0:
+                inner[1] = 7.0
+            case 1:
+                inner.append(1.25)
+            case 2:
+                table["b"][1][0] = -4.0
+            case 3:
+                table["c"] = 9.0
+            case 4:
+                table["a"] = table.pop("a")  # the last one now
+            case 5:
+                del inner[0]
+            case 6:
+                inner.clear()
+
+    for step in range(7):
+        warm(f, 0.5)
+        assert served(f, 0.5) and f(0.5) == pytest.approx(right(), rel=1e-15)
+        change(step)
+        assert [f(0.5), f(0.5)] == pytest.approx([right()] * 2, rel=1e-15)
+
+
 def test_a_record_in_another_thread_is_not_disturbed():
     f = tapejit.jit(lambda x: x * 3.0)
     warm(f, 1.0)
