@@ -89,6 +89,7 @@ def _compile(graph, digest) -> Recipe:
     for step in steps:
         for buffer in [b for b, _, _ in step.loads] if isinstance(step, Body) else [step.buffer]:
             buffer.loads += 1
+    memory.in_place(steps)
     steps = [s for s in map(scheduled, tiled(steps)) if s is not None]
     arena = memory.plan([[s.buffer] if type(s) in (Exit, Fill) else s.buffers for s in steps])
     marks.append(time.perf_counter())

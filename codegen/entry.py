@@ -92,20 +92,23 @@ class Executable:
 
         return call
 
+    def take_arena(self):
+        """One that no call is using; it is the caller's until it is given back."""
+        try:
+            return self._arenas.pop()
+        except IndexError:
+            return memory.new_arena(self.stats.arena_bytes)
+
     def run(self, inputs):
         """The results on `inputs` (C-contiguous aligned arrays of exactly the parameters' types), or a GuardExit."""
         outputs = [empty(shape, dtype) for empty, shape, dtype in self._makers]
-        arenas = self._arenas
-        try:
-            arena = arenas.pop()
-        except IndexError:
-            arena = memory.new_arena(self.stats.arena_bytes)
+        arena = self.take_arena()
         outputs.append(arena)
         left = self._call(inputs if type(inputs) is list else list(inputs), outputs)
         del outputs[-1]
         if left:
             outputs = self._left(left - 1, arena)
-        arenas.append(arena)
+        self._arenas.append(arena)
         return outputs
 
     def _left(self, index, arena):

@@ -1,6 +1,9 @@
-"""The buffer plan: constant offsets into one arena per call.
+"""The buffer plan: constant offsets into one arena per call; before that, results in place of operands.
 
-In: the steps in order, and for each the buffers it touches. Out: every arena buffer's `place` is ("arena", offset);
+`in_place` lets an elementwise body store a large temporary over one of the same size that it reads for the last time, element
+by element: one buffer stands for both from there on.
+
+`plan`. In: the steps in order, and for each the buffers it touches. Out: every arena buffer's `place` is ("arena", offset);
 returns the arena's size in bytes. A buffer lives from the first step that touches it to the last; buffers that live at
 the same time never overlap, in particular not the inputs and outputs of one kernel, whose pointers are `noalias`.
 Freed pieces are reused best fit first and merged with their neighbours. The arena begins with HEADER bytes for the
@@ -11,11 +14,63 @@ than that share lines.
 from __future__ import annotations
 
 from bisect import bisect_left, insort
+from dataclasses import replace
 
 import numpy as np
 
 HEADER = 64
 LINE = 64
+LARGE = 1 << 20  # bytes of a temporary that is stored in place of another
+
+
+def in_place(steps) -> None:
+    """Replace, in the bodies, each buffer that can do with the memory of another."""
+    from .loops import Load
+    from .lower import Body, Put
+
+    touched = [{b for b, _, _ in s.loads} | {e.buffer for e in s.effects} if isinstance(s, Body) else {s.buffer} for s in steps]
+    first, last = {}, {}
+    for i, buffers in enumerate(touched):
+        for b in buffers:
+            first.setdefault(b, i)
+            last[b] = i
+    stands = {}  # buffer -> the one in its place
+    for i, step in enumerate(steps):
+        if not isinstance(step, Body):
+            step.buffer = stands.get(step.buffer, step.buffer)
+            continue
+        if touched[i] & stands.keys():
+            step.loads = {(stands.get(b, b), at, mask): name for (b, at, mask), name in step.loads.items()}
+            step.statements = [
+                replace(s, buffer=stands[s.buffer]) if type(s) is Load and s.buffer in stands else s for s in step.statements
+            ]
+        every = {v for v, n in enumerate(step.space) if n > 1}
+        mine = {e.buffer for e in step.effects}
+        for k, e in enumerate(step.effects):
+            b = e.buffer
+            if b in stands:
+                step.effects[k] = replace(e, buffer=stands[b])
+                continue
+            if type(e) is not Put or e.op is not None or step.indexing or not is_large(b) or first[b] != i:
+                continue
+            if sum([other.buffer is b for other in step.effects]) > 1 or not every <= {v for v, _ in e.at[1]}:
+                continue
+            reads = {}
+            for a, at, mask in step.loads:
+                reads.setdefault(a, set()).add((at, mask))
+            for a, places in reads.items():
+                same = a.type.dtype == b.type.dtype and a.type.nbytes == b.type.nbytes and is_large(a)
+                if same and places == {(e.at, ())} and last[a] == i and a not in mine:
+                    stands[b] = a
+                    mine.add(a)
+                    last[a] = last[b]
+                    a.loads += b.loads
+                    step.effects[k] = replace(e, buffer=a)
+                    break
+
+
+def is_large(buffer):
+    return buffer.place[0] == "arena" and buffer.type.nbytes >= LARGE
 
 
 def plan(touched: list[list]) -> int:

@@ -182,9 +182,7 @@ class Spec:
     """
 
     def __init__(self, executable, arguments, keywords, captured, reads, structure):
-        from . import memory
-
-        self.arena = memory.new_arena(executable.stats.arena_bytes)
+        self.arena = executable.take_arena()
         self.holds = (executable, arguments, keywords, captured, reads, structure, [r.dtype for r in executable.results])
         plan = _Plan()
         head = plan.head

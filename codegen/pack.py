@@ -96,8 +96,8 @@ def keep(group, stride_of, outside):
     moved(group, there, relaid)
 
 
-def pack(group, stride_of, outside):
-    """Lay the group's buffers out anew, rows fastest; `group.rows` is known."""
+def pack(group, stride_of, outside, filled):
+    """Lay the group's buffers out anew, rows fastest; `group.rows` is known. filled: buffers that hold something before."""
     rows, extent = group.rows, group.extent
     there = {}  # buffer -> window
     for buffer, s in stride_of.items():
@@ -132,7 +132,7 @@ def pack(group, stride_of, outside):
         if buffer in written:
             group.bodies.append(copying(space, window, inside, buffer, here, "unpack"))
             group.axes.append(1)
-        else:
+        if buffer in filled:
             group.bodies.insert(0, copying(space, buffer, here, window, inside, "pack"))
             group.axes.insert(0, 1)
 

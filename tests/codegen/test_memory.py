@@ -1,8 +1,11 @@
 """The memory plan: live buffers never overlap, dead ones are reused; outputs are fresh."""
 
 import random
+import subprocess
+import sys
 
 import numpy as np
+import pytest
 
 from tapejit.codegen import compile_graph, memory
 from tapejit.codegen.loops import Buffer, Exit
@@ -71,3 +74,59 @@ def test_outputs_are_fresh_and_the_arena_is_kept():
 def test_arena_is_aligned():
     for size in (64, 1000, 123456):
         assert memory.new_arena(size).ctypes.data % 64 == 0
+
+
+PEAK = """
+import gc
+import numpy as np
+import tapejit
+from tapejit.codegen.allocate import allocator
+
+
+def kilobytes(name):
+    with open("/proc/self/status") as file:
+        return next(int(line.split()[1]) for line in file if line.startswith(name + ":"))
+
+
+def network(w1, w2, x):
+    return np.sum(np.tanh(np.tanh(x @ w1) @ w2) ** 2)
+
+
+def softmax(x):
+    e = np.exp(x - np.max(x, axis=1, keepdims=True))
+    return np.sum((e / np.sum(e, axis=1, keepdims=True)) ** 2)
+
+
+def valley(x):
+    return np.sum(100.0 * (x[1:] - x[:-1] ** 2) ** 2 + (1.0 - x[:-1]) ** 2)
+
+
+rng = np.random.default_rng(0)
+megabyte = 1 << 17
+cases = [  # the bytes of results and of the most that is alive at once in between
+    (network, (0, 1), (rng.normal(size=(64, 128)), rng.normal(size=(128, 8)), rng.normal(size=(32768, 64))), 70 << 20),
+    (softmax, 0, (rng.normal(size=(32 * megabyte // 100, 100)),), 32 << 20),
+    (valley, 0, (rng.normal(size=32 * megabyte),), 32 << 20),
+]
+for f, argnums, args, most in cases:
+    g = tapejit.value_and_grad(f, argnums=argnums)
+    g(*args)  # recorded, with NumPy's values, and compiled
+    (path,) = g._roots.values()
+    path.code._arenas.clear()
+    gc.collect()
+    allocator().forget()
+    before = kilobytes("VmRSS")
+    with open("/proc/self/clear_refs", "w") as file:
+        file.write("5")  # VmHWM starts again
+    out = g(*args)
+    inputs = sum([a.nbytes for a in args])
+    rise = 1024 * (kilobytes("VmHWM") - before)
+    assert rise + inputs <= 1.2 * (inputs + most), (f.__name__, rise, most)
+    assert rise > most / 8, "this measures nothing"
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_the_peak_is_what_lives_at_once():
+    done = subprocess.run([sys.executable, "-c", PEAK], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]

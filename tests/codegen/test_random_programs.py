@@ -5,10 +5,12 @@ are kept tame (a bounded function after each operation), so that re-association 
 """
 
 import numpy as np
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tapejit.codegen import compile_graph
+from tapejit.codegen import compile_graph, memory
+from tapejit.codegen.compile import clear
 from tapejit.ir import ops  # noqa: F401  fills the table
 from tapejit.ir.build import Builder
 from tapejit.ir.evaluate import GuardFailed, evaluate
@@ -144,6 +146,16 @@ def programs(draw):
 @given(programs())
 def test_random_program(graph):
     check(graph)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+@given(programs())
+def test_random_program_in_place(graph):
+    """Every temporary that may be is stored over one that is read for the last time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(memory, "LARGE", 0)
+        clear()
+        check(graph)
 
 
 def check(graph):

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tapejit.codegen import blas, compile_graph, pack, tile, unroll
+from tapejit.codegen import blas, compile_graph, memory, pack, tile, unroll
 from tapejit.codegen.compile import clear
 from tapejit.codegen.loops import Call, Tiles
 from tapejit.ir import ops  # noqa: F401  fills the table
@@ -171,14 +171,16 @@ def test_library_products_run_tile_by_tile(n, order, packed, dtype, rng, monkeyp
 
 
 @settings(max_examples=100, deadline=None)
-@given(st.data(), st.booleans(), st.booleans())
-def test_random_row_programs(data, packed, library):
+@given(st.data(), st.booleans(), st.booleans(), st.booleans())
+def test_random_row_programs(data, packed, library, in_place):
     """Row reductions, column reductions, products, shifts and scans in any order equal the interpreter."""
     with pytest.MonkeyPatch.context() as patch:
         if packed:
             always_pack(patch)
         if library:
             always_library(patch)
+        if in_place:
+            patch.setattr(memory, "LARGE", 0)
         random_row_program(data)
 
 
