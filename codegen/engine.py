@@ -30,6 +30,7 @@ _session = None
 LATE = "\n; ---- late ----\n"
 KEPT = "tapejit.kept"
 LIBRARIES = 64  # that one LLJIT links; a new one takes 1 ms
+RUNS = 16  # of one pass builder
 # Which passes are run: "all" of them; those that leave code outside loops "scalar", as there is much, over which the SLP
 # vectorizer takes its time; the "few" that matter for a little code without loops: half the time of all.
 PASSES = ("all", "scalar", "few")
@@ -46,6 +47,7 @@ class Session:
         self.target = llvm.Target.from_default_triple()
         self.options = {"cpu": llvm.get_host_cpu_name(), "features": features.flatten(), "opt": 3}
         self.machine = self.target.create_target_machine(**self.options, reloc="pic", codemodel="small")
+        self.builders = {}  # passes -> (pass builder, its runs)
         self.tunings = {passes: self.tuning(passes) for passes in PASSES}
         with open(__file__, "rb") as source:  # how the passes are run
             target = [self.target.triple, *self.options.values(), *llvm.llvm_version_info, llvmlite.__version__]
@@ -67,12 +69,20 @@ class Session:
         options.slp_vectorization = passes == "all"
         return options
 
+    def builder(self, passes):
+        """For one run. Each run makes the next one slower, by callbacks, and each builder leaves 1.5 kB behind."""
+        made, runs = self.builders.get(passes, (None, RUNS))
+        if runs == RUNS:
+            made, runs = llvm.create_pass_builder(self.machine, self.tunings[passes]), 0
+        self.builders[passes] = made, runs + 1
+        return made
+
     def optimize(self, text, passes):
         """The module after the passes; see PASSES."""
         text, _, late = text.partition(LATE)
         context = llvm.create_context()
         module = llvm.parse_assembly(text, context)
-        builder = llvm.create_pass_builder(self.machine, self.tunings[passes])  # each run adds callbacks to it
+        builder = self.builder(passes)
         if passes == "few":
             manager = llvm.create_new_module_pass_manager()
             manager.add_always_inliner_pass()
@@ -95,7 +105,7 @@ class Session:
         passes = llvm.create_new_module_pass_manager()
         passes.add_always_inliner_pass()
         passes.add_global_dead_code_eliminate_pass()
-        _run(passes, llvm.create_pass_builder(self.machine, self.tunings["scalar"]), module)
+        _run(passes, self.builder("scalar"), module)
 
 
 def _run(passes, builder, module):
