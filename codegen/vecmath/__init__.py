@@ -30,6 +30,7 @@ from . import (
     called,
     error,
     exponential,
+    gamma,
     inverse_hyperbolic,
     inverse_trigonometric,
     logarithmic,
@@ -42,7 +43,7 @@ from .builder import FORMATS, Builder, literal
 
 UNARY = (
     "exp exp2 expm1 log log2 log10 log1p sin cos tan asin acos atan sinh cosh tanh asinh acosh atanh "
-    "cbrt erf erfc logistic lgamma tgamma"
+    "cbrt erf erfc logistic lgamma digamma tgamma"
 ).split()
 BINARY = ["pow", "atan2", "hypot"]
 ARITY = {**dict.fromkeys(UNARY, 1), **dict.fromkeys(BINARY, 2)}
@@ -51,6 +52,7 @@ NAMES = tuple(ARITY)
 FAMILIES = (
     error,
     exponential,
+    gamma,
     inverse_hyperbolic,
     inverse_trigonometric,
     logarithmic,

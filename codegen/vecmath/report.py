@@ -33,14 +33,15 @@ DTYPES = {"f64": np.float64, "f32": np.float32}
 EXPONENTIAL = {"exp", "exp2", "expm1", "sinh", "cosh", "tanh", "logistic"}
 NUMPY_NAMES = {"asin": "arcsin", "acos": "arccos", "atan": "arctan", "atan2": "arctan2", "pow": "power",
                "asinh": "arcsinh", "acosh": "arccosh", "atanh": "arctanh"}  # fmt: skip
-SCIPY_NAMES = {"logistic": "expit", "lgamma": "gammaln", "tgamma": "gamma"}
+SCIPY_NAMES = {"logistic": "expit", "lgamma": "gammaln", "digamma": "psi", "tgamma": "gamma"}
 RANGES = {"exp": (-750, 712), "exp2": (-1080, 1030), "expm1": (-40, 40), "sinh": (-3, 3), "cosh": (-712, 712),
           "tanh": (-20, 20), "logistic": (-750, 40), "log": (0, 4), "log2": (0, 4), "log10": (0, 4),
           "log1p": (-1, 4), "asin": (-1, 1), "acos": (-1, 1), "atanh": (-1, 1), "acosh": (1, 5),
-          "erf": (-6, 6), "erfc": (-6, 28), "lgamma": (-5, 170), "tgamma": (-5, 170)}  # fmt: skip
+          "erf": (-6, 6), "erfc": (-6, 28), "lgamma": (-5, 170),
+          "digamma": (-5, 20), "tgamma": (-5, 170)}  # fmt: skip
 SPECIAL_POINTS = {"log": (1,), "log2": (1, 2), "log10": (1, 10, 1000), "log1p": (0, -1, -0.29, 0.41), "acosh": (1,),
                   "asin": (0.5, 1), "acos": (-0.5, 0.5, 1), "atanh": (0.5, 1), "atan": (0.5, 1, 2),
-                  "erf": (0.5, 1), "erfc": (-0.5, 0.5, 26.5), "exp": (0, 0.3466, 709.78, -708.4, -745.1)}  # fmt: skip
+                  "lgamma": (1, 2, 0.5, 8), "digamma": (1, 1.4616321449683622, 8), "erf": (0.5, 1), "erfc": (-0.5, 0.5, 26.5), "exp": (0, 0.3466, 709.78, -708.4, -745.1)}  # fmt: skip
 # f(x) = x (1 + c x) to more than double precision for |x| < 2**-60.
 TINY = {"expm1": 0.5, "log1p": -0.5} | dict.fromkeys("sin tan asin atan sinh tanh asinh atanh".split(), 0)
 # 6381956970095103 * 2**797 is the double nearest to a multiple of pi/2 (Muller, Elementary Functions, table 11.1).
@@ -147,10 +148,14 @@ def _exact(name, x, *rest):
         "log2": lambda: mpmath.log(x) / mpmath.log(2),
         "logistic": lambda: 1 / (1 + mpmath.exp(-x)),
         "tgamma": lambda: mpmath.gamma(x),
-        "lgamma": lambda: mpmath.log(abs(mpmath.gamma(x))),
+        "lgamma": lambda: mpmath.loggamma(x) if x > 0 else _lgamma_of_negative(x),
         "hypot": lambda: mpmath.sqrt(x * x + rest[0] ** 2),
     }
     return formulas.get(name, lambda: getattr(mpmath, name)(x, *rest))()
+
+
+def _lgamma_of_negative(x):
+    return mpmath.log(mpmath.pi / abs(x * mpmath.sinpi(x))) - mpmath.loggamma(-x)
 
 
 def ulp_error(value, true, dtype):
@@ -205,7 +210,7 @@ def timing_arguments(name, dtype, size=100_000):
     """Arrays of moderate arguments."""
     rng = np.random.default_rng(0)
     low, high = {"asin": (-1, 1), "acos": (-1, 1), "atanh": (-1, 1), "erf": (-4, 4), "erfc": (-4, 4)}.get(name, (-20, 20))
-    if name in ("log", "log2", "log10", "log1p", "acosh", "pow", "lgamma", "tgamma"):
+    if name in ("log", "log2", "log10", "log1p", "acosh", "pow", "lgamma", "digamma", "tgamma"):
         low, high = 1, 20
     arrays = [rng.uniform(low, high, size).astype(DTYPES[dtype]) for _ in range(ARITY[name])]
     if name == "pow":

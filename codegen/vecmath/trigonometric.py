@@ -51,11 +51,11 @@ def _of(x, name):
 
 
 def _sin_of(b, n, r, r_low):
-    return _with_sign(b, _choose(b, n, _cos(b, r, r_low), _sin(b, r, r_low)), n)
+    return _with_sign(b, _choose(b, n, cos_of_reduced(b, r, r_low), sin_of_reduced(b, r, r_low)), n)
 
 
 def _cos_of(b, n, r, r_low):
-    return _with_sign(b, _choose(b, n, _sin(b, r, r_low), _cos(b, r, r_low)), n + 1)
+    return _with_sign(b, _choose(b, n, sin_of_reduced(b, r, r_low), cos_of_reduced(b, r, r_low)), n + 1)
 
 
 def _tan_of(b, n, r, r_low):
@@ -110,14 +110,14 @@ def _reduce_far(b, x):
     return b.bits(nearest + 1.5 * 2.0**52), r, b.fma(high, half_pi_low, b.fma(low, half_pi, r_low))
 
 
-def _sin(b, r, r_low):
+def sin_of_reduced(b, r, r_low):
     """sin(r + r_low) for |r| <= pi/4, from a minimax polynomial in r**2."""
     z = r * r
     minus_low = b.fma(r * z, b.horner(z, [-c for c in _of(r, "SIN")]), b.fma(z * 0.5, r_low, -r_low))
     return r - minus_low
 
 
-def _cos(b, r, r_low):
+def cos_of_reduced(b, r, r_low):
     """cos(r + r_low) for |r| <= pi/4; 1 - r**2/2 without its rounding error."""
     z = r * r
     half = 0.5 * z
