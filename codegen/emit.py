@@ -170,7 +170,7 @@ class KernelEmitter(Emitter):
 
     def _let(self, s):
         args = [self.get(a) for a in s.args]
-        self.scalars[s.name] = s.op.emit(self, *args) if s.op.emit else self.cast(args[0], s.attrs["dtype"])
+        self.scalars[s.name] = s.op.emit(self, *args, **s.attrs)
         if type(self.scalars[s.name]) is not Scalar:
             self.scalars[s.name] = self.const(self.scalars[s.name], s.dtype)
 

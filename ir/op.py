@@ -5,7 +5,7 @@ batched, how a scalar of it is emitted, what rewrites hold for it, and where its
 kind (`ops/elementwise.py`, `ops/reduce.py`, ...) fill in what the kind decides once: type rule, batching, lowering.
 
 Derivatives
-    Partials        elementwise: one function per operand, `d(b, y, *xs) -> Value | number | None`. Both modes follow.
+    Partials        elementwise: one function per operand, `d(b, y, *xs, **attrs) -> Value | number | None`. Both modes follow.
     Linear          linear in the listed operands together (reshape, sum, concatenate): forward mode applies the
                     operation to the tangents; reverse mode calls `transpose(b, node, xs, ct, i) -> Value`.
     Multilinear     linear in each listed operand separately (dot): same `transpose`, forward mode is the product rule.
@@ -15,7 +15,7 @@ In every rule `b` is a Builder, `node` the node being differentiated (attributes
 values in the graph under construction; rules emit only table operations and never look at numbers. A missing tangent
 or cotangent is None and stands for a symbolic zero.
 
-The Emitter protocol, against which `Op.emit(e, *scalars)` is written, so that a record needs no LLVM: scalars are
+The Emitter protocol, against which `Op.emit(e, *scalars, **attrs)` is written, so that a record needs no LLVM: scalars are
 opaque; Python numbers may stand for constants of the other operand's type.
     e.add sub mul div(x, y)   e.rem(x, y) C remainder      e.neg abs sqrt floor ceil trunc rint(x)
     e.fma(x, y, z)            e.minimum maximum(x, y)      NaN-propagating
@@ -84,7 +84,7 @@ class Partials(Derivative):
         total = None
         for rule, tangent in zip(self.rules, tangents):
             if tangent is not None and rule is not None:
-                partial = rule(b, ys[0], *xs)
+                partial = rule(b, ys[0], *xs, **node.attrs)
                 if partial is not None:
                     total = b.accumulate(total, b.scale(partial, tangent))
         return (None if total is None else b.broadcast_to(total, ys[0].shape),)
@@ -93,7 +93,7 @@ class Partials(Derivative):
         (ct,) = cts
         out = []
         for rule, x, want in zip(self.rules, xs, wanted):
-            partial = rule(b, ys[0], *xs) if want and rule is not None else None
+            partial = rule(b, ys[0], *xs, **node.attrs) if want and rule is not None else None
             if partial is None:
                 out.append(None)
                 continue
@@ -189,7 +189,7 @@ class Op:
     evaluate(*arrays, **attrs) -> tuple of NumPy arrays or scalars, fresh or views, operands never written.
     batch(b, node, xs, batched, size) -> tuple of result Values with the batch axis first, called when some operand
         is batched (then its axis 0 is the batch axis).
-    emit(e, *scalars): see the Emitter protocol. For a reduction it combines (accumulator, element).
+    emit(e, *scalars, **attrs): see the Emitter protocol. For a reduction it combines (accumulator, element), without attrs.
     numpy: the NumPy functions that this record implements as they are.
     dtypes: what operands may be: letters of "f" float, "i" integer, "b" bool.
     domain: sampling interval per operand for the generated tests; kinks: points excluded there, tested apart.

@@ -2,18 +2,22 @@
 
 scipy is never imported here. When a ufunc that is not NumPy's meets an Array, scipy.special has been imported by whoever
 holds the ufunc: `resolve` looks it up there by name. `special` is the same as a namespace of ours; it also has logsumexp,
-softmax and log_softmax, which in scipy are plain functions that do not dispatch.
+softmax, log_softmax and polygamma, which in scipy are plain functions that do not dispatch.
 """
 
 from __future__ import annotations
 
 import math
+import operator
 import sys
 import types
 
 import numpy as np
 
+from tapejit.ir.ops.transcendental import HIGHEST_ORDER
+
 from .array import HANDLERS
+from .errors import ArgumentError, located
 from .numpy.common import all_axes, firm, refuse, reshaped
 from .numpy.reductions import max as _max
 from .numpy.reductions import sum as _sum
@@ -52,6 +56,25 @@ def erf(x):
 def erfc(x):
     """As `scipy.special.erfc`."""
     return call("erfc", *_floats(x))
+
+
+def gammaln(x):
+    """As `scipy.special.gammaln`: the logarithm of |gamma(x)|."""
+    return call("lgamma", *_floats(x))
+
+
+def digamma(x):
+    """As `scipy.special.digamma` or `psi`: the derivative of gammaln."""
+    return call("digamma", *_floats(x))
+
+
+def polygamma(n, x):
+    """As `scipy.special.polygamma`, for one n: the derivative of digamma of that order."""
+    if (n := operator.index(n)) == 0:
+        return digamma(x)
+    if not 0 < n <= HIGHEST_ORDER:
+        raise located(ArgumentError, f"polygamma({n}, x): the order is not one of 0, 1, ..., {HIGHEST_ORDER}")
+    return apply1("polygamma", firm(_floats(x)[0]), n=n)
 
 
 def ndtr(x):
@@ -156,10 +179,11 @@ def softmax(x, axis=None):
 
 
 _UFUNCS = (
-    cbrt, entr, erf, erfc, exp10, exp2, expit, expm1, log1p, log_expit, logit, ndtr, rel_entr, xlog1py, xlogy,
+    cbrt, digamma, entr, erf, erfc, exp10, exp2, expit, expm1, gammaln, log1p, log_expit, logit, ndtr, rel_entr, xlog1py,
+    xlogy,
 )  # fmt: skip
 special = types.SimpleNamespace(
-    **{f.__name__: f for f in (*_UFUNCS, log_softmax, logsumexp, softmax)},
+    **{f.__name__: f for f in (*_UFUNCS, log_softmax, logsumexp, polygamma, softmax)}, psi=digamma,
 )
 
 

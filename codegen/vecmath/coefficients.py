@@ -157,19 +157,14 @@ def cbrt_start(count=6000):
         return tuple(int(mpmath.nint((c + bias * mpf(4) / 3) * 2**width)) for bias, width in ((1023, 52), (127, 23))), error
 
 
-GAMMA_CENTER = 2
-LOG_2_PI = mpmath.log(2 * PI)
+GAMMA_CENTER, GAMMA_FAR = 2, 4  # beyond GAMMA_FAR, Stirling's series
+STIRLING = (mpmath.log(2 * PI) - 1) / 2
 PSI_ZERO = mpmath.findroot(mpmath.digamma, mpf("1.4616"))
 
 
 def at_center(function):
     """function(x) as a function of t = (x - 2) / (x + 2), which maps the half line to an interval."""
     return lambda t: function(GAMMA_CENTER * (1 + t) / (1 - t))
-
-
-def map_of(a, b):
-    """The interval of t for x in [a, b]."""
-    return [(mpf(x) - GAMMA_CENTER) / (mpf(x) + GAMMA_CENTER) for x in (a, b)]
 
 
 def lgamma_over_zeros(x):
@@ -184,14 +179,20 @@ def digamma_over_zero(x):
     return mpmath.digamma(x) / (x - PSI_ZERO)
 
 
-def lgamma_rest(v):
-    """(lgamma(x) - (x - 1/2) (log x - 1) - (log(2 pi) - 1) / 2) x at x = v**(-1/2); Stirling's series in v."""
-    return mpmath.fsum(mpmath.bernoulli(2 * k) / (2 * k * (2 * k - 1)) * v ** (k - 1) for k in range(1, 26))
+def in_inverse_square(function, first, terms=26):
+    """function(x) in v = x**-2: towards v = 0 from its asymptotic series, sum(first(k) v**(k - 1)) for k = 1, 2, ..."""
+    series = [first(k) for k in range(1, terms)]
+    return lambda v: mpmath.polyval(series[::-1], v) if v < mpf(1) / 900 else function(1 / mpmath.sqrt(v))
 
 
-def digamma_rest(v):
-    """(log x - 1 / (2 x) - digamma(x)) x**2 at x = v**(-1/2), likewise."""
-    return mpmath.fsum(mpmath.bernoulli(2 * k) / (2 * k) * v ** (k - 1) for k in range(1, 26))
+def lgamma_rest(x):
+    """(lgamma(x) - (x - 1/2) (log x - 1) - (log(2 pi) - 1) / 2) x"""
+    return (mpmath.loggamma(x) - (x - mpf(1) / 2) * (mpmath.log(x) - 1) - STIRLING) * x
+
+
+def digamma_rest(x):
+    """(log x - 1 / (2 x) - digamma(x)) x**2"""
+    return (mpmath.log(x) - 1 / (2 * x) - mpmath.digamma(x)) * x * x
 
 
 def plan():
@@ -227,8 +228,14 @@ def plan():
     half_squared = (0, mpf(1) / 4)
     sin_what, cos_what = "(sin(r) - r) / r**3 in r**2", "(cos(r) - 1 + r**2/2) / r**4 in r**2"
     exp_what, atanh_what = "(exp(r) - 1 - r) / r**2", "(2 atanh(s)/s - 2) / s**2 in s**2"
-    lgamma_what = "lgamma(x) / ((x - 1) (x - 2)) in (x - 2) / (x + 2),"
-    digamma_what = "digamma(x) over x minus its zero in (x - 2) / (x + 2),"
+    gamma_near = ((mpf(1) - GAMMA_CENTER) / (1 + GAMMA_CENTER), mpf(GAMMA_FAR - GAMMA_CENTER) / (GAMMA_FAR + GAMMA_CENTER))
+    gamma_far = (0, mpf(1) / GAMMA_FAR**2)
+    lgamma_what = "lgamma(x) / ((x - 1) (x - 2)) in (x - 2) / (x + 2), 1 < x < 4"
+    digamma_what = "digamma(x) over x minus its zero in (x - 2) / (x + 2), 1 < x < 4"
+    lgamma_near, digamma_near = at_center(lgamma_over_zeros), at_center(digamma_over_zero)
+    lgamma_far = in_inverse_square(lgamma_rest, lambda k: mpmath.bernoulli(2 * k) / (2 * k * (2 * k - 1)))
+    digamma_far = in_inverse_square(digamma_rest, lambda k: mpmath.bernoulli(2 * k) / (2 * k))
+    lgamma_rest_what, digamma_rest_what = (f"{f.__doc__} in x**-2, x > 4" for f in (lgamma_rest, digamma_rest))
     erfc_what = "(1 + 2 x) exp(x**2) erfc(x) in (x - 4) / (x + 4), first term in two parts,"
 
     def erfc_range(last):
@@ -255,13 +262,15 @@ def plan():
         ("ERFC_F32", f"{erfc_what} 1/2 < x < 11", scaled_erfc, 0, erfc_range(11), None, 9),
         ("CBRT", "((1 - e)**(-1/3) - 1) / e", cbrt_tail, 1, (-cbrt_error, cbrt_error), 5, None),
         ("CBRT_SQUARED_F32", "((1 - e)**(-2/3) - 1) / e", cbrt_squared_tail, 1, (-cbrt_error, cbrt_error * 5 / 4), None, 5),
-        ("LGAMMA", f"{lgamma_what} 1/2 < x < 8", at_center(lgamma_over_zeros), 0, map_of(0.5, 8), 35, None),
-        ("LGAMMA_REST", lgamma_rest.__doc__[:-1], lgamma_rest, 0, (0, 1 / mpf(64)), 8, None),
-        ("DIGAMMA", f"{digamma_what} 1 < x < 8", at_center(digamma_over_zero), 0, map_of(1, 8), 30, None),
-        ("DIGAMMA_REST", digamma_rest.__doc__[:-1], digamma_rest, 0, (0, 1 / mpf(64)), 8, None),
+        ("LGAMMA", lgamma_what, lgamma_near, 0, gamma_near, 21, None),
+        ("LGAMMA_REST", lgamma_rest_what, lgamma_far, 0, gamma_far, 8, None),
+        ("DIGAMMA", digamma_what, digamma_near, 0, gamma_near, 22, None),
+        ("DIGAMMA_REST", digamma_rest_what, digamma_far, 0, gamma_far, 9, None),
         # Evaluated in double arithmetic on behalf of f32.
-        ("LGAMMA_SHORT", f"{lgamma_what} 1/2 < x < 8", at_center(lgamma_over_zeros), 0, map_of(0.5, 8), 17, None),
-        ("DIGAMMA_SHORT", f"{digamma_what} 1 < x < 8", at_center(digamma_over_zero), 0, map_of(1, 8), 15, None),
+        ("LGAMMA_SHORT", lgamma_what, lgamma_near, 0, gamma_near, 11, None),
+        ("LGAMMA_REST_SHORT", lgamma_rest_what, lgamma_far, 0, gamma_far, 2, None),
+        ("DIGAMMA_SHORT", digamma_what, digamma_near, 0, gamma_near, 13, None),
+        ("DIGAMMA_REST_SHORT", digamma_rest_what, digamma_far, 0, gamma_far, 2, None),
         ("POW_LOG2_SHORT", "2 atanh(s) / (s log 2) in s**2", atanh_log2, 0, log_squared, 4, None),
         ("EXP2_SHORT", "2**x", lambda x: mpf(2) ** x, 0, (-mpf(1) / 2, mpf(1) / 2), 6, None),
     ]
@@ -295,7 +304,7 @@ def constants():
     yield "TWO_OVER_PI_FULL_F32", "2 / pi", split_f32(2 / PI, 24)
     yield "PI", "pi in two parts", split(PI, 53)
     yield "PSI_ZERO", "the positive zero of digamma in two parts", split(PSI_ZERO, 53)
-    yield "STIRLING", "(log(2 pi) - 1) / 2", split((LOG_2_PI - 1) / 2, 53)
+    yield "STIRLING", "(log(2 pi) - 1) / 2", split(STIRLING, 53)
     yield "TWO_OVER_SQRT_PI", "2 / sqrt(pi)", split(2 / mpmath.sqrt(PI), 53)
     yield "TWO_OVER_SQRT_PI_F32", "2 / sqrt(pi)", split_f32(2 / mpmath.sqrt(PI), 24)
     yield "CBRT_BITS", "bits(a**(-1/3)) + bits(a) / 3, about, for f64 and f32", cbrt_start()[0]

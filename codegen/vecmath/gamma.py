@@ -1,9 +1,10 @@
 """lgamma and digamma.
 
-In: a builder and the argument. Out: the value of the function; for f32 computed in double arithmetic. Up to 8 one polynomial
-in t = (x - 2) / (x + 2), which maps the half line to an interval, with the zeros split off: lgamma(x) = (x - 1) (x - 2) P(t)
-and digamma(x) = (x - x0) P(t); below the polynomial's range by lgamma(x) = lgamma(x + 1) - log x and digamma(x) =
-digamma(x + 1) - 1 / x. Beyond 8 Stirling's series in 1 / x**2, with log x in two parts (Abramowitz & Stegun, 6.1.41, 6.3.18).
+In: a builder and the argument. Out: the value of the function; for f32 computed in double arithmetic. From 1 to 4 one
+polynomial in t = (x - 2) / (x + 2), which maps the half line to an interval, with the zeros split off: lgamma(x) =
+(x - 1) (x - 2) P(t) and digamma(x) = (x - x0) P(t); below 1 by lgamma(x) = lgamma(x + 1) - log x and digamma(x) =
+digamma(x + 1) - 1 / x. From 4 on Stirling's series in 1 / x**2, as a minimax polynomial, with log x in two parts (Abramowitz
+& Stegun, 6.1.41, 6.3.18).
 
 Negative arguments are rare (rare.py) and come from the reflection formulas (6.1.17, 6.3.7). There the zeros are not split off:
 beside a zero the error is about an ulp of the terms, lgamma(|x|) and log |x| or digamma(|x|) and pi cot(pi x).
@@ -13,6 +14,7 @@ from . import tables as t
 from .logarithmic import split
 from .trigonometric import cos_of_reduced, sin_of_reduced
 
+FAR = 4.0
 HUGE = 2.0**1000  # x log x beyond may overflow, whose rounding error would be NaN
 
 
@@ -24,8 +26,8 @@ def lgamma(b, x):
 
 def digamma(b, x):
     wide = x if b.double else b.extend(x)
-    near, inverse, far = _digamma_parts(b, wide)
-    y = b.select(wide < 8.0, b.select(wide < 1.0, near - inverse, near), far)
+    near, inverse, inverse_low, far = _digamma_parts(b, wide)
+    y = b.select(wide < FAR, b.select(wide < 1.0, (near - inverse_low) - inverse, near), far)
     return y if b.double else b.truncate(y), _is_rare(b, x, float("inf"))
 
 
@@ -39,21 +41,25 @@ def lgamma_of_rare(b, x):
     fraction, sine, _ = _turn(b, a)
     other_high, other_low = _log(b, *split(b, a * b.abs(sine) * (1.0 / t.PI[0])))
     y = b.select((x < 0.0) & (a > 2.0**-500), -other_high - (other_low + y), y)
-    pole = a.eq(0.0) | a.eq(float("inf")) | ((x < 0.0) & fraction.eq(0.0))
-    y = b.select(pole, float("inf"), b.select(x.is_nan(), x, y))
+    pole = a.eq(0.0) | ((x < 0.0) & fraction.eq(0.0))
+    y = b.select(a < float("inf"), b.select(pole, float("inf"), y), x)
     return y if b.double else b.truncate(y)
 
 
 def digamma_of_rare(b, x):
     x = x if b.double else b.extend(x)
     a = b.abs(x)
-    near, inverse, far = _digamma_parts(b, a)
+    near, inverse, _, far = _digamma_parts(b, a)
     fraction, sine, cosine = _turn(b, a)
-    above = b.select(a < 1.0, near, b.select(a < 8.0, near, far) + inverse)  # digamma(a + 1)
+    above = b.select(a < 1.0, near, b.select(a < FAR, near, far) + inverse)  # digamma(a + 1)
     negative = b.select(fraction.eq(0.0), float("nan"), above + t.PI[0] * (cosine / sine))
     y = b.select(x < 0.0, negative, near - 1.0 / x)
     y = b.select(x.eq(float("inf")) | x.is_nan(), x, y)
     return y if b.double else b.truncate(y)
+
+
+def _of(b, name):
+    return getattr(t, name if b.double else name + "_SHORT")
 
 
 def _is_rare(b, x, limit):
@@ -69,37 +75,37 @@ def _log(b, k, f):
     return b.fast_two_sum(total, b.fma(k, ln2_low, b.fma(-s, b.fma(-z, b.two_horners(z, t.LOG), f), rest)))
 
 
-def _mapped(b, z):
-    z = b.minimum(z, 8.0)
-    return (z - 2.0) / (z + 2.0)
+def _near(b, x, name):
+    """(z - 1, P(t)) where z = x + 1 for x < 1 and z = x for x <= 4, t = (z - 2) / (z + 2)."""
+    base = b.select(x < 1.0, x, x - 1.0)  # exact: z may be not
+    return base, b.horner((base - 1.0) / (base + 3.0), _of(b, name))
 
 
 def _lgamma(b, x, high, low):
     """lgamma of a positive x from log x in two parts."""
-    small = x < 0.5
-    below, twice_below = x - 1.0, x - 2.0
-    polynomial = b.two_horners(_mapped(b, b.select(small, x + 1.0, x)), t.LGAMMA if b.double else t.LGAMMA_SHORT)
-    near = b.select(small, x, below) * polynomial * b.select(small, below, twice_below)
-    near = b.select(small, (near - low) - high, near)
+    base, polynomial = _near(b, x, "LGAMMA")
+    zeros, zeros_low = b.two_product(base, base - 1.0)
+    near = b.fma(zeros, polynomial, zeros_low * polynomial)
+    near = b.select(x < 1.0, (near - low) - high, near)
     inverse = 1.0 / x
     factor = x - 0.5
     log_less, log_less_low = b.fast_two_sum(high, -1.0)
     product, product_low = b.two_product(factor, log_less)
-    rest = b.fma(inverse, b.horner(inverse * inverse, t.LGAMMA_REST), t.STIRLING[0])
+    rest = b.fma(inverse, b.horner(inverse * inverse, _of(b, "LGAMMA_REST")), t.STIRLING[0])
     far = product + (b.fma(factor, log_less_low + low, product_low) + rest)
-    return b.select(x < 8.0, near, far)
+    return b.select(x < FAR, near, far)
 
 
 def _digamma_parts(b, x):
-    """(digamma(x + 1) if x < 1, else digamma(x), for x < 8; 1 / x; digamma(x) for x >= 8)."""
-    small = x < 1.0
+    """For a positive x: (digamma(x + 1) if x < 1, else digamma(x), for x < 4; 1 / x in two parts; digamma(x) for x >= 4)."""
     zero, zero_low = t.PSI_ZERO
-    distance = b.select(small, x - (zero - 1.0), x - zero) - zero_low
-    polynomial = b.two_horners(_mapped(b, b.select(small, x + 1.0, x)), t.DIGAMMA if b.double else t.DIGAMMA_SHORT)
+    base, polynomial = _near(b, x, "DIGAMMA")
+    distance, distance_low = b.two_sum(base, 1.0 - zero)
+    near = b.fma(distance, polynomial, (distance_low - zero_low) * polynomial)
     inverse = 1.0 / x
     high, low = _log(b, *split(b, x))
-    rest = b.fma(inverse, b.horner(inverse * inverse, t.DIGAMMA_REST), 0.5)
-    return distance * polynomial, inverse, high + (low - inverse * rest)
+    rest = b.fma(inverse, b.horner(inverse * inverse, _of(b, "DIGAMMA_REST")), 0.5)
+    return near, inverse, inverse * b.fma(-inverse, x, 1.0), high + (low - inverse * rest)
 
 
 def _turn(b, a):

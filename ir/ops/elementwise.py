@@ -466,8 +466,8 @@ def _lossless(source, target):
 
 convert = elementwise(
     "convert", _convert, _ConvertDerivative(_convert_transpose), dtypes="fib",
-    infer=lambda types, attrs: (types[0].with_dtype(attrs["dtype"]),), emit=None,
-    rules=(Rule("convert", _convert_rules),), doc="attrs: dtype. Emitted by the kind through e.cast.",
+    infer=lambda types, attrs: (types[0].with_dtype(attrs["dtype"]),), emit=lambda e, x, dtype: e.cast(x, dtype),
+    rules=(Rule("convert", _convert_rules),), doc="attrs: dtype.",
 )  # fmt: skip
 stop_gradient = elementwise(
     "stop_gradient", lambda x: x, NONDIFFERENTIABLE, dtypes="fib", emit=lambda e, x: x,

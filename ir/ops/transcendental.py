@@ -1,20 +1,23 @@
-"""Elementwise transcendental functions: exponentials, logarithms, trigonometric, hyperbolic, error functions.
+"""Elementwise transcendental functions: exponentials, logarithms, trigonometric, hyperbolic, error and gamma functions.
 
 Each record: NumPy function, partial derivative(s), emission through `e.math` (the vector math of code generation).
 Partials reuse the value wherever mathematics allows, so that a gradient costs no second transcendental call.
 The functions that NumPy lacks are evaluated by scipy.special, imported when first evaluated; `properties` names the
 SciPy function that such a record implements, as "scipy:erf".
 
-lgamma is left out: its derivatives are the polygamma functions, which have no vector math to be emitted with.
+lgamma -> digamma -> polygamma(1) -> polygamma(2) ...: polygamma is one record for all orders. It has no vector math of its
+own: it is emitted as the sum that its docstring states, plain arithmetic but for the sine and cosine of negative arguments.
 """
 
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 
 import numpy as np
 
 from ..op import Partials, Rule
+from ..types import F64
 from .elementwise import elementwise, made_by
 
 LN2, LN10 = math.log(2.0), math.log(10.0)
@@ -154,3 +157,100 @@ cbrt = unary(
 )  # fmt: skip
 erf = special("erf", "erf", lambda b, out, x: b.mul(b.exp(b.neg(b.mul(x, x))), 2.0 / math.sqrt(math.pi)))
 erfc = special("erfc", "erfc", lambda b, out, x: b.mul(b.exp(b.neg(b.mul(x, x))), -2.0 / math.sqrt(math.pi)))
+
+
+# ---- the gamma function's logarithm and its derivatives ----------------------------------------------------------------
+def _lgamma(x):
+    """As scipy.special.gammaln, whose value for subnormal numbers is infinite."""
+    import scipy.special
+
+    size = np.abs(x)
+    with np.errstate(divide="ignore"):
+        return np.where(size < np.finfo(x.dtype).tiny, -np.log(size), scipy.special.gammaln(x)).astype(x.dtype)
+
+
+lgamma = unary(
+    "lgamma", _lgamma, lambda b, out, x: b.digamma(x), singular=True, numpy=(), domain=((0.3, 4.0),), cost=40,
+    properties=frozenset(["scipy:gammaln"]), doc="log(abs(gamma(x))).",
+)  # fmt: skip
+digamma = special(
+    "digamma", "digamma", lambda b, out, x: _polygamma_of(b, x, 1), singular=True, domain=((0.3, 4.0),), cost=40,
+    doc="The derivative of lgamma; NaN at its poles but zero.",
+)  # fmt: skip
+
+SHIFT, HIGHEST_ORDER = 9, 100  # SHIFT is enough for all these orders: the series errs by less than 2**-56
+BERNOULLI = [Fraction(n, d) for n, d in ((1, 6), (-1, 30), (1, 42), (-1, 30), (5, 66), (-691, 2730), (7, 6), (-3617, 510))]
+
+
+def _polygamma(x, n):
+    import scipy.special
+
+    return np.where(np.isneginf(x), np.nan, scipy.special.polygamma(n, x)).astype(x.dtype)
+
+
+def _polygamma_of(b, x, n):
+    return b.apply(polygamma, (x,), {"n": n})[0]
+
+
+def _polygamma_type(types, attrs):
+    if not 1 <= attrs["n"] <= HIGHEST_ORDER:
+        raise ValueError(f"polygamma is defined for orders from 1 to {HIGHEST_ORDER}, not {attrs['n']}")
+    return digamma.infer(types, attrs)
+
+
+def _power(e, x, n):
+    """x**n for n >= 1, by squaring."""
+    if n == 1:
+        return x
+    half = _power(e, x, n // 2)
+    square = e.mul(half, half)
+    return e.mul(square, x) if n % 2 else square
+
+
+def _horner(e, x, coefficients):
+    """sum(c[k] * x**k)"""
+    value = e.const(float(coefficients[-1]), F64)
+    for c in reversed(coefficients[:-1]):
+        value = e.fma(value, x, float(c))
+    return value
+
+
+def _cotangent_derivative(n):
+    """Coefficients of the polynomial P with (d/dz)**n cot(z) = P(cot(z)), from cot' = -(1 + cot**2)."""
+    p = [0, 1]
+    for _ in range(n):
+        slope = [k * c for k, c in enumerate(p)][1:]
+        p = [-(a + b) for a, b in zip([*slope, 0, 0], [0, 0, *slope])]
+    return p
+
+
+def _emit_polygamma(e, x, n):
+    """In double arithmetic. With y = x, or 1 - x for x <= 0, f = n! sum(1 / (y + k)**(n + 1), k = 0, 1, ...): SHIFT terms as
+    they are and the rest by Euler and Maclaurin's formula (DLMF 5.15.8). Then polygamma is f or -f, and for x <= 0 by
+    reflection (5.15.6) -f - (d/dx)**n pi cot(pi x), where the derivative is a polynomial in the cotangent.
+    """
+    dtype, x = e.dtype(x), e.cast(x, F64)
+    reflected = e.le(x, 0.0)
+    y = e.select(reflected, e.sub(1.0, x), x)
+    r = e.div(1.0, e.add(y, float(SHIFT)))
+    series = [Fraction(math.factorial(n + 2 * k - 1), math.factorial(2 * k)) * c for k, c in enumerate(BERNOULLI, 1)]
+    tail = e.fma(_horner(e, e.mul(r, r), series), r, math.factorial(n) / 2)
+    total = e.mul(_power(e, r, n), e.fma(tail, r, float(math.factorial(n - 1))))
+    terms = None
+    for k in reversed(range(SHIFT)):
+        term = _power(e, e.div(1.0, e.add(y, float(k)) if k else y), n + 1)
+        terms = term if terms is None else e.add(terms, term)
+    total = e.fma(terms, float(math.factorial(n)), total)
+    angle = e.mul(e.sub(x, e.rint(x)), math.pi)
+    cotangent = e.div(e.math("cos", angle), e.math("sin", angle))
+    p = _cotangent_derivative(n)  # even or odd
+    value = _horner(e, e.mul(cotangent, cotangent), p[(n + 1) % 2 :: 2])
+    value = value if n % 2 else e.mul(value, cotangent)
+    beyond = e.sub(e.mul(value, -(math.pi ** (n + 1))), total)
+    return e.cast(e.select(reflected, beyond, total if n % 2 else e.neg(total)), dtype)
+
+
+polygamma = unary(
+    "polygamma", _polygamma, lambda b, out, x, n: _polygamma_of(b, x, n + 1), singular=True, numpy=(), emit=_emit_polygamma,
+    infer=_polygamma_type, domain=((0.3, 4.0),), cost=120, doc="attrs: n >= 1. The derivative of digamma of order n.",
+)  # fmt: skip

@@ -23,6 +23,9 @@ def build(op, types, attrs=None, simplify=True):
     return b.finish(b.apply(op, params, attrs or {}))
 
 
+ATTRS = {"convert": [{"dtype": d} for d in DTYPES.values()], "polygamma": [{"n": 1}, {"n": 2}, {"n": 9}]}
+
+
 def dtypes_of(op):
     return [d for d in DTYPES.values() if d.kind in op.dtypes]
 
@@ -33,7 +36,7 @@ SPECIAL = [0.0, -0.0, 1.0, -1.0, 0.5, 2.0, -2.5, np.inf, -np.inf, np.nan, 1e-320
 @pytest.mark.parametrize("op", BY_KIND["elementwise"], ids=lambda op: op.name)
 def test_elementwise(op, check, sample):
     for dtype in dtypes_of(op):
-        for attrs in [{"dtype": d} for d in DTYPES.values()] if op.name == "convert" else [{}]:
+        for attrs in ATTRS.get(op.name, [{}]):
             for shapes in SHAPES[op.arity]:
                 types = [tensor(dtype, s) for s in shapes]
                 if op.name == "select":
@@ -60,7 +63,7 @@ def test_special_values(op, check):
         args = [np.ascontiguousarray(g) for g in grids]
         if op.name == "select":
             args[0] = np.ascontiguousarray(np.arange(n**3).reshape(n, n, n) % 3 == 0)
-        for attrs in [{"dtype": d} for d in DTYPES.values()] if op.name == "convert" else [{}]:
+        for attrs in ATTRS.get(op.name, [{}]):
             graph = build(op, [tensor(a.dtype, a.shape) for a in args], attrs, simplify=False)
             check(graph, args)
 

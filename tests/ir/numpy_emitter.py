@@ -7,10 +7,12 @@ integer by -1 wraps.
 import numpy as np
 import scipy.special
 
+from tapejit.ir.op import TABLE
+
 MATH = {
     "asin": np.arcsin, "acos": np.arccos, "atan": np.arctan, "asinh": np.arcsinh, "acosh": np.arccosh,
     "atanh": np.arctanh, "atan2": np.arctan2, "erf": scipy.special.erf, "erfc": scipy.special.erfc,
-    "logistic": scipy.special.expit, "lgamma": scipy.special.gammaln, "tgamma": scipy.special.gamma,
+    "logistic": scipy.special.expit, "lgamma": lambda x: TABLE["lgamma"].evaluate(x)[0], "digamma": scipy.special.digamma,
 }  # fmt: skip
 
 

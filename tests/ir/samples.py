@@ -96,7 +96,10 @@ def draw(rng, op, dtype, shape, position=0):
     return np.asarray(out, dtype)
 
 
-ATTRS = {"convert": lambda dtype: [{"dtype": d} for d in (F64, F32, I64, I32, BOOL)]}
+ATTRS = {
+    "convert": lambda dtype: [{"dtype": d} for d in (F64, F32, I64, I32, BOOL)],
+    "polygamma": lambda dtype: [{"n": n} for n in (1, 2, 5)],
+}
 
 
 # ---- the other kinds -------------------------------------------------------------------------------------------------

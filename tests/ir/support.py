@@ -76,4 +76,4 @@ def same(got, want, ulp=0, largest=(), signed_zeros=True):
     good = (got == want) | (np.isnan(got) & np.isnan(want)) | near
     if signed_zeros:
         good &= np.isnan(want) | (want != 0) | (np.signbit(got) == np.signbit(want))
-    assert np.all(good), (got[~good], want[~good], np.nonzero(~good))
+    assert np.all(good), (got[~good], want[~good], np.argwhere(~good))

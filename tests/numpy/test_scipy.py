@@ -16,7 +16,7 @@ UNIT = np.array([0.0, 0.1, 0.5, 0.9, 1.0])
 SPECIAL = np.array([np.nan, np.inf, -np.inf, 0.0, 1.0])
 UNARY = {
     "erf": X, "erfc": X, "expit": X, "log_expit": X, "entr": X, "ndtr": X, "exp10": X / 10, "exp2": X, "expm1": X / 2,
-    "log1p": UNIT, "cbrt": X, "logit": UNIT,
+    "log1p": UNIT, "cbrt": X, "logit": UNIT, "gammaln": X, "digamma": X, "psi": X,
 }  # fmt: skip
 
 
@@ -59,7 +59,7 @@ def test_functions(name):
 
 @pytest.mark.parametrize("function", [
     special.erf, special.erfc, special.expit, special.log_expit, special.entr, special.ndtr, special.logit,
-    special.exp10,
+    special.exp10, special.gammaln, special.digamma, lambda x: ours.special.polygamma(2, x),
     lambda x: special.xlogy(x, x + 1), lambda x: special.xlog1py(x, x), lambda x: special.rel_entr(x, x**2),
     ours.special.logsumexp,
     lambda x: ours.special.softmax(x, 0), ours.special.log_softmax,
