@@ -341,7 +341,7 @@ class ModuleEmitter:
 
     def calls(self) -> set:
         """The vector math that is called: all of it, if there is much."""
-        pairs = {(name, dtype) for name, dtype, inline in self.math if inline} & vecmath.VECTORIZED
+        pairs = {(name, dtype) for name, dtype, inline in self.math if inline}
         sites = [f"{vecmath.symbol(*pair)}(" for pair in pairs]
         count = sum([text.count(site) for site in sites for text in self.functions.values()])
         return pairs if count > (INLINED_IN_LONG_LOOPS if self.longest >= LONG else INLINED_MATH) else set()

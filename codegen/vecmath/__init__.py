@@ -3,8 +3,6 @@
 In: names such as ("exp", "f64"). Out: `declare` lines and `define internal ... alwaysinline` blocks to paste
 into a module. Every function is scalar and free of branches, so once it is inlined in a loop LLVM's loop
 vectorizer widens it together with whatever surrounds it: no vector library, no calls, and it fuses.
-Where we have no function of our own, the definition is a call to libm (correct, but the loop stays scalar);
-`VECTORIZED` says which are ours.
 
 Arguments that a fast path does not serve leave it for another version of the function: see rare.py. Programs with much
 vector math call it instead of inlining it: see called.py.
@@ -18,7 +16,8 @@ in the test's domains; new polynomials go in coefficients.py.
 
 Accuracy promise: at most 1 ulp from the exact value (2 for pow, tan, erf, erfc) over the whole range of the
 format, subnormals and huge arguments included; special values as in C99 Annex F. No fast-math flags anywhere.
-lgamma and tgamma are libm's, with its accuracy (here, 2 and 5 ulp; lgamma only relative to 1 near its zeros).
+lgamma and digamma: 2 ulp for positive arguments; for negative ones 4 units of |f(x)| + |f(-x)| or of 1, whichever is larger:
+beside a zero there, the relative error is larger.
 `llvm.fma` is used for its single rounding: on a target without FMA it becomes a libm call, correct but slow.
 """
 
@@ -43,7 +42,7 @@ from .builder import FORMATS, Builder, literal
 
 UNARY = (
     "exp exp2 expm1 log log2 log10 log1p sin cos tan asin acos atan sinh cosh tanh asinh acosh atanh "
-    "cbrt erf erfc logistic lgamma digamma tgamma"
+    "cbrt erf erfc logistic lgamma digamma"
 ).split()
 BINARY = ["pow", "atan2", "hypot"]
 ARITY = {**dict.fromkeys(UNARY, 1), **dict.fromkeys(BINARY, 2)}
@@ -62,7 +61,6 @@ FAMILIES = (
 )
 OURS = {name: function for family in FAMILIES for name, function in family.FUNCTIONS.items()}
 SERVING_RARE = {name: function for family in FAMILIES for name, function in getattr(family, "RARE", {}).items()}
-VECTORIZED = frozenset((name, dtype) for name in OURS for dtype in FORMATS)
 
 
 def symbol(name, dtype):
@@ -122,13 +120,6 @@ def _joined(functions):
     return {line for f in functions for line in f.declares}, "\n".join(parts)
 
 
-def _libm(name):
-    def call(b, *args):
-        return b.call(name if b.double else name + "f", b.format.type, *args)
-
-    return call
-
-
 def _table(name, values):
     items = ", ".join(f"double {literal(v, 'double')}" for v in values)
     return f"@tapejit.table.{name} = internal unnamed_addr constant [{len(values)} x double] [{items}], align 64\n"
@@ -145,7 +136,7 @@ class Function:
 @cache
 def _function(name, dtype, serving_rare=False):
     b = Builder(FORMATS[dtype], ARITY[name])
-    result = (SERVING_RARE if serving_rare else OURS).get(name, _libm(name))(b, *b.args)
+    result = (SERVING_RARE if serving_rare else OURS)[name](b, *b.args)
     type = b.format.type
     parameters = ", ".join(f"{type} {a.text}" for a in b.args)
     has_hook = isinstance(result, tuple)

@@ -167,17 +167,13 @@ class Builder:
     def operand(self, value, type):
         return value.text if isinstance(value, Value) else literal(value, type)
 
-    def call(self, name, type, *args):
-        """Calls an external or intrinsic function whose arguments and result all have `type`."""
-        attributes = "" if name.startswith("llvm.") else " nounwind willreturn memory(none)"
-        self.declares.add(f"declare {type} @{name}({', '.join([type] * len(args))}){attributes}")
-        operands = ", ".join(f"{type} {self.operand(a, type)}" for a in args)
-        return self.emit(f"call {type} @{name}({operands})", type)
-
     def intrinsic(self, name, *args):
+        """Calls an intrinsic function whose arguments and result all have one type."""
         type = next(a.type for a in args if isinstance(a, Value))
-        suffix = {"double": "f64", "float": "f32"}.get(type, type)
-        return self.call(f"llvm.{name}.{suffix}", type, *args)
+        symbol = f"@llvm.{name}.{({'double': 'f64', 'float': 'f32'}).get(type, type)}"
+        self.declares.add(f"declare {type} {symbol}({', '.join([type] * len(args))})")
+        operands = ", ".join(f"{type} {self.operand(a, type)}" for a in args)
+        return self.emit(f"call {type} {symbol}({operands})", type)
 
     def fma(self, x, y, z):
         """x * y + z with one rounding."""
