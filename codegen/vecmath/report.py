@@ -158,7 +158,7 @@ def _lgamma_of_negative(x):
 
 
 def size_of_terms(name, x, true):
-    """For lgamma and digamma of a negative x: the size of the terms that the result is a sum of, to which the error is relative."""
+    """For lgamma and digamma of a negative x: the size of the terms that are summed, to which the error is relative."""
     return max(1, abs(true) + abs(exact(name, [-x]))) if name in ("lgamma", "digamma") and x < 0 else 0
 
 

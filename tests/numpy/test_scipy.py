@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from scipy import special
 
+import tapejit
 from tapejit import scipy as ours
 from tapejit.array import Array
-from tapejit.errors import UnsupportedFunctionError
+from tapejit.errors import ArgumentError, UnsupportedFunctionError
 
 X = np.array([-30.0, -2.5, -0.5, 0.0, 0.25, 0.5, 0.75, 1.0, 3.0, 40.0])
 UNIT = np.array([0.0, 0.1, 0.5, 0.9, 1.0])
@@ -91,3 +92,23 @@ def test_others_are_named():
 def test_scipy_is_not_imported():
     code = "import tapejit, numpy, sys; import tapejit.scipy; numpy.sin(tapejit.Array([1.0])); sys.exit('scipy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_polygamma():
+    x = np.array([0.1, 1.0, 2.5, -0.5, 30.0])
+    for n in (0, 1, np.int32(3)):
+        np.testing.assert_allclose(ours.special.polygamma(n, Array(x))._data, special.polygamma(n, x), rtol=1e-13)
+    assert ours.special.polygamma(1, Array(x.astype(np.float32))).dtype == np.float32
+    assert ours.special.polygamma(1, Array([1, 2])).dtype == np.float64
+    for n in (-1, 101):
+        with pytest.raises(ArgumentError, match="order"):
+            ours.special.polygamma(n, Array(x))
+
+
+@pytest.mark.parametrize("order", [1, 2, 3, 4])
+def test_derivatives_of_gammaln_are_the_polygammas(order):
+    f = special.gammaln
+    for _ in range(order):
+        f = tapejit.grad(f)
+    for x in (0.3, 1.0, 4.7, -1.3):
+        np.testing.assert_allclose(f(x), special.polygamma(order - 1, x), rtol=1e-13)
