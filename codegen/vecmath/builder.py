@@ -272,6 +272,11 @@ class Builder:
         s = x + y
         return s, y - (s - x)
 
+    def fused_two_sum(self, x, y, z):
+        """(s, e) with s = round(x * y + z) and e what it lacks, rounded, for |z| >= |x * y| or z == 0."""
+        s = self.fma(x, y, z)
+        return s, self.fma(x, y, z - s)
+
     def two_product(self, x, y):
         """(p, e) with p = round(x * y) and p + e = x * y exactly, short of underflow."""
         p = x * y

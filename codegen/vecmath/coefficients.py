@@ -1,6 +1,6 @@
 """Computes every polynomial and table of the vector math library with mpmath, and writes tables.py.
 
-Usage: python -m tapejit.codegen.vecmath.coefficients   (ten seconds; mpmath is needed here and in report.py only)
+Usage: python -m tapejit.codegen.vecmath.coefficients   (a minute; mpmath is needed here and in report.py only)
 
 A polynomial p approximates f on [a, b] so that max |w (f - p)| is least (Remez exchange on a Chebyshev grid), w,
 a power of |x|, being chosen so that this error is relative to the function's result. Rounding is greedy: the constant term is

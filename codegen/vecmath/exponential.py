@@ -84,10 +84,8 @@ def _sinh(b, a, lower):
     p, q, r, r_low, sinh_tail, cosh_tail = _hyperbolic_parts(b, a, lower)
     difference, difference_low = b.fast_two_sum(p, -q)
     total = p + q
-    product, product_low = b.two_product(total, r)
-    high, low = b.fast_two_sum(difference, product)
-    tail = b.fma(difference, cosh_tail, product_low + difference_low)
-    return high + (low + b.fma(total, sinh_tail + r_low, tail))
+    high, low = b.fused_two_sum(total, r, difference)
+    return high + b.fma(total, sinh_tail + r_low, b.fma(difference, cosh_tail, low + difference_low))
 
 
 def _cosh(b, a, lower):
@@ -95,9 +93,8 @@ def _cosh(b, a, lower):
     p, q, r, r_low, sinh_tail, cosh_tail = _hyperbolic_parts(b, a, lower)
     total, total_low = b.fast_two_sum(p, q)
     difference = p - q
-    product, product_low = b.two_product(difference, r)
-    high, low = b.fast_two_sum(total, product)
-    return high + (low + b.fma(total, cosh_tail, b.fma(difference, sinh_tail + r_low, product_low + total_low)))
+    high, low = b.fused_two_sum(difference, r, total)
+    return high + b.fma(total, cosh_tail, b.fma(difference, sinh_tail + r_low, low + total_low))
 
 
 def logistic(b, x):

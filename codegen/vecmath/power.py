@@ -70,22 +70,23 @@ def _product(b, high, low, y):
 
 def _logarithm(b, k, f):
     """k log 2 + log(1 + f) in two parts."""
-    divisor, divisor_low = b.fast_two_sum(2.0, f)
-    inverse = 1.0 / divisor
+    inverse = 1.0 / (f + 2.0)
     s = f * inverse
-    s_low = b.fma(-s, divisor_low, b.fma(-s, divisor, f)) * inverse
+    twice = s + s
+    s_low = b.fma(-s, f, f - twice) * inverse  # f - 2 s is exact
     (c, c_low), *rest = t.POW_LOG
     z, z_low = b.two_product(s, s)
-    z_low = b.fma(s + s, s_low, z_low)
+    twice_low = s_low + s_low
+    z_low = b.fma(s, twice_low, z_low)
     # s z (c + ...) in two parts
     v, v_low = b.two_product(z, c)
     v_low = b.fma(z * z, b.two_horners(z, rest), b.fma(z, c_low, b.fma(z_low, c, v_low)))
     cube, cube_low = b.two_product(s, v)
     cube_low = b.fma(s, v_low, b.fma(s_low, v, cube_low))
     ln2, ln2_low = t.LN2
-    high, rest0 = b.fast_two_sum(k * ln2, s + s)
+    high, rest0 = b.fast_two_sum(k * ln2, twice)
     high, rest1 = b.fast_two_sum(high, cube)
-    low = b.fma(k, ln2_low, (rest0 + rest1) + b.fma(s_low, 2.0, cube_low))
+    low = b.fma(k, ln2_low, (rest0 + rest1) + (twice_low + cube_low))
     return b.fast_two_sum(high, low)
 
 
