@@ -183,7 +183,8 @@ _UFUNCS = (
     xlogy,
 )  # fmt: skip
 special = types.SimpleNamespace(
-    **{f.__name__: f for f in (*_UFUNCS, log_softmax, logsumexp, polygamma, softmax)}, psi=digamma,
+    **{f.__name__: f for f in (*_UFUNCS, log_softmax, logsumexp, polygamma, softmax)},
+    psi=digamma,
 )
 
 

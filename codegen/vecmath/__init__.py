@@ -16,8 +16,8 @@ in the test's domains; new polynomials go in coefficients.py.
 
 Accuracy promise: at most 1 ulp from the exact value (2 for pow, tan, erf, erfc) over the whole range of the
 format, subnormals and huge arguments included; special values as in C99 Annex F. No fast-math flags anywhere.
-lgamma: 2 ulp, digamma: 2.5 ulp for positive arguments; for negative ones 4 units of |f(x)| + |f(-x)| or of 1, whichever is larger:
-beside a zero there, the relative error is larger.
+lgamma: 2 ulp, digamma: 2.5 ulp for positive arguments; for negative ones 4 units of |f(x)| + |f(-x)|, or of
+1 if that is larger: beside a zero there, the relative error is larger. lgamma(-inf) is -inf, as in SciPy.
 `llvm.fma` is used for its single rounding: on a target without FMA it becomes a libm call, correct but slow.
 """
 
