@@ -12,7 +12,6 @@ own: it is emitted as the sum that its docstring states, plain arithmetic but fo
 from __future__ import annotations
 
 import math
-from fractions import Fraction
 
 import numpy as np
 
@@ -179,7 +178,7 @@ digamma = special(
 )  # fmt: skip
 
 SHIFT, HIGHEST_ORDER = 9, 100  # SHIFT is enough for all these orders: the series errs by less than 2**-56
-BERNOULLI = [Fraction(n, d) for n, d in ((1, 6), (-1, 30), (1, 42), (-1, 30), (5, 66), (-691, 2730), (7, 6), (-3617, 510))]
+BERNOULLI = ((1, 6), (-1, 30), (1, 42), (-1, 30), (5, 66), (-691, 2730), (7, 6), (-3617, 510))
 
 
 def _polygamma(x, n):
@@ -226,6 +225,8 @@ def _cotangent_derivative(n):
 
 def _root(number, n):
     """(r, number / r**n) as floats, the latter about 1: powers of r / x neither overflow nor underflow before number / x**n."""
+    from fractions import Fraction
+
     r = math.exp(math.log(number) / n)
     return r, float(number / Fraction(r) ** n)
 
@@ -235,14 +236,17 @@ def _emit_polygamma(e, x, n):
     they are and the rest by Euler and Maclaurin's formula (DLMF 5.15.8). Then polygamma is f or -f, and for x <= 0 by
     reflection (5.15.6) -f - (d/dx)**n pi cot(pi x), where the derivative is a polynomial in the cotangent.
     """
+    from fractions import Fraction
+
     dtype, x = e.dtype(x), e.cast(x, F64)
     reflected = e.le(x, 0.0)
     y = e.select(reflected, e.sub(1.0, x), x)
     root, rest = _root(math.factorial(n - 1), n)
     r = e.div(root, e.add(y, float(SHIFT)))  # root / (y + SHIFT), whence the powers of root in the coefficients
     series = [
-        c * Fraction(math.factorial(n + 2 * k - 1), math.factorial(2 * k) * math.factorial(n - 1)) / Fraction(root) ** (2 * k)
-        for k, c in enumerate(BERNOULLI, 1)
+        Fraction(top * math.factorial(n + 2 * k - 1), bottom * math.factorial(2 * k) * math.factorial(n - 1))
+        / Fraction(root) ** (2 * k)
+        for k, (top, bottom) in enumerate(BERNOULLI, 1)
     ]
     square = e.mul(r, r)
     tail = e.fma(_horner(e, square, series), square, e.mul(r, n / (2 * root)))
