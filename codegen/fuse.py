@@ -26,7 +26,7 @@ from tapejit.ir.graph import Constant, Graph
 from tapejit.ir.op import TABLE
 from tapejit.ir.types import tensor
 
-from . import affine, blas, unroll
+from . import affine, blas, peel, unroll
 from .affine import ZERO, Split
 from .loops import Buffer, Exit
 from .lower import Best, Body, Fold, Force, Item, Put, Scan
@@ -253,6 +253,8 @@ class Plan:
 
     def place(self, item: Item) -> None:
         body, item = self.alone(item)
+        if body.masks and self.peeled(item, body):
+            return
         low, best, score = self.earliest(item, body), None, 0
         size = 1
         for n in item.space:
@@ -280,6 +282,43 @@ class Plan:
             self.readers.setdefault(buffer, {})[item.space] = best
         self.recent[item.space] = best
         item.effect.buffer.writers.append(position)
+
+    def peeled(self, item, body) -> bool:
+        """Whether the item was placed without its borders, and these after it; see peel.py."""
+        if len(item.space) != 1 or item.space[0] < peel.LONG or body.indexing:
+            return False
+        if type(item.effect) is not Put or item.effect.op is not None or item.effect.buffer.place[0] != "output":
+            return False
+        found = peel.ranges(body.masks, item.space[0])
+        if not found:
+            return False
+        rest = [peel.restricted(item, *r) for r in found[1:]]
+        for kernel in dict.fromkeys([k for b, _, _ in body.loads for k in self.readers.get(b, {}).values()]):
+            rest += self.cut(kernel, *found[0])
+        self.place(peel.restricted(item, *found[0]))
+        for one in rest:
+            self.place(one)
+        return True
+
+    def cut(self, kernel, start, end) -> list:
+        """Restrict a kernel of sums that nobody has read yet to a range; the items that are left to do."""
+        space, position = kernel.space, self.at[id(kernel)]
+        if len(space) != 1 or not start < end <= space[0] or space[0] == end - start or kernel.masks:
+            return []
+        if any([type(i.effect) is not Fold or i.effect.resume or self.readers.get(i.effect.buffer) for i in kernel.items]):
+            return []
+        body = Body((end - start,), self.buffer_of)
+        for item in kernel.items:
+            body.append(peel.restricted(item, start, end))
+        body.reads = kernel.reads
+        self.steps[position] = body
+        self.at[id(body)] = position
+        for where in (self.recent, *[self.readers.get(b, {}) for b in kernel.reads]):
+            if where.get(space) is kernel:
+                del where[space]
+            where[body.space] = body
+        outside = [(a, b) for a, b in ((0, start), (end, space[0])) if a < b]
+        return [peel.restricted(item, *r, goes_on=True) for item in kernel.items for r in outside]
 
     def alone(self, item):
         """The item in a body of its own, and the item, its loops split where a reshape asks for it."""
@@ -328,8 +367,6 @@ class Plan:
             return True
         buffers = kernel.reads | {e.buffer for e in kernel.effects} | {b for b, _, _ in body.loads}
         return len(buffers) < BUFFER_LIMIT
-
-
 
 
 def contracted_size(node):

@@ -136,7 +136,7 @@ class Body:
 
     def __init__(self, space, buffer_of):
         self.space, self.buffer_of = space, buffer_of
-        self.statements, self.effects, self.origins = [], [], []
+        self.items, self.statements, self.effects, self.origins = [], [], [], []
         self.loads, self.stored, self.masked = {}, {}, {}
         self.reads = set()
         self.indexing = self.ordered = self.running = self.contracted = False
@@ -149,6 +149,7 @@ class Body:
     def append(self, item: Item) -> None:
         """Lower an item's elements and add its effect."""
         effect = item.effect
+        self.items.append(item)
         self.ordered |= item.ordered
         self.running |= type(effect) in (Scan, Best)
         if item.index is not None:
@@ -224,6 +225,11 @@ class Body:
             found = self.loads[buffer, at, mask] = self.add(Load, buffer.type.dtype, buffer, at, name)
             self.masked[found] = mask
         return found
+
+    @property
+    def masks(self):
+        """The conditions under which something is read."""
+        return self._masks.keys()
 
     def mask(self, conditions):
         found = self._masks.get(conditions)
