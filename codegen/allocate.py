@@ -362,7 +362,7 @@ class Allocator:
         self.kept = ctypes.CFUNCTYPE(ctypes.c_int64)(code.addresses["kept"])
         self.forget = ctypes.CFUNCTYPE(None)(code.addresses["forget"])
         for kept in (code, name, self.capsule):  # until the process is gone: arrays may outlive this module
-            python.Py_IncRef(ctypes.py_object(kept))
+            engine.immortal(kept)
 
 
 _lock = threading.Lock()

@@ -12,6 +12,7 @@ old one goes with its last library.
 
 from __future__ import annotations
 
+import ctypes
 import itertools
 import threading
 import time
@@ -161,6 +162,12 @@ class Code:
                 library.import_symbol(name, address)
             self._tracker = library.link(session().linker(), f"tapejit.{next(_serial)}")
         self.addresses = {name: self._tracker[name] for name in exports}
+
+
+def immortal(kept):
+    """An object that is never freed: what machine code belongs to that may be called when the modules are gone already."""
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(kept))
+    return kept
 
 
 def optimized(text, passes="all") -> str:

@@ -99,9 +99,15 @@ class Executable:
         except IndexError:
             return memory.new_arena(self.stats.arena_bytes)
 
-    def run(self, inputs):
-        """The results on `inputs` (C-contiguous aligned arrays of exactly the parameters' types), or a GuardExit."""
-        outputs = [empty(shape, dtype) for empty, shape, dtype in self._makers]
+    def run(self, inputs, given=None):
+        """The results on `inputs` (C-contiguous aligned arrays of exactly the parameters' types), or a GuardExit.
+
+        given: per result such an array, of the result's type and in nobody else's memory, to be written, or None.
+        """
+        if given is None:
+            outputs = [empty(shape, dtype) for empty, shape, dtype in self._makers]
+        else:
+            outputs = [g if g is not None else make(*rest) for g, (make, *rest) in zip(given, self._makers)]
         arena = self.take_arena()
         outputs.append(arena)
         left = self._call(inputs if type(inputs) is list else list(inputs), outputs)

@@ -33,7 +33,8 @@ import numpy as np
 from .allocate import NEW_FROM_DESCR, numpy_api
 from .writer import Writer
 
-HEADER, SIZE, TUPLE_ITEMS, LIST_ITEMS, SCALAR_VALUE, CELL_CONTENTS = 8, 16, 24, 24, 16, 16
+HEADER, SIZE, LIST_ITEMS, SCALAR_VALUE, CELL_CONTENTS = 8, 16, 24, 16, 16
+TUPLE_ITEMS = tuple.__basicsize__  # 24; from CPython 3.14 on there is a hash before the items
 VECTORCALL_OFFSET = 56  # in a type object
 DATA, RANK, DIMENSIONS, DESCR, FLAGS = 16, 24, 32, 56, 64  # in an ndarray
 BYTE_ORDER, TYPE_NUMBER = 26, 28  # in a dtype
@@ -61,16 +62,17 @@ class Kind:
 
 
 class Maker:
-    """Of a result, with dtype, rank and shape: a NumPy scalar, a new array (and by which function), or an OUTPUT."""
+    """Of a result: a NumPy scalar, a new array, or an OUTPUT. With dtype, rank, shape, and the words named here."""
 
     SCALAR, NEW, GIVEN = range(3)
-    WORDS = 5
+    CREATOR, NUMBER = 4, 5  # the function that makes an array; of an OUTPUT, its number among the objects
+    WORDS = 6
 
 
 class Step:
-    """Of the build, with an object, a number or count, and keys. ARGUMENT gives an argument back, CALL calls the object."""
+    """Of the build, with an object, a number or count, and keys. CALL calls the object with the items."""
 
-    LEAF, CONSTANT, ARGUMENT, TUPLE, LIST, DICT, CALL = range(7)
+    LEAF, CONSTANT, TUPLE, LIST, DICT, CALL = range(6)
 
 
 class Read:
@@ -87,7 +89,7 @@ PYTHON = {
     "PyDict_SetItem": "i32 (ptr, ptr, ptr)", "PyDict_GetItem": "ptr (ptr, ptr)", "PyDict_Size": "i64 (ptr)",
     "PyDict_Next": "i32 (ptr, ptr, ptr, ptr)", "PyLong_AsLongLongAndOverflow": "i64 (ptr, ptr)",
     "PyUnicode_Compare": "i32 (ptr, ptr)", "PyObject_GetAttr": "ptr (ptr, ptr)", "PyObject_CallObject": "ptr (ptr, ptr)",
-    "PyErr_Clear": "void ()", "PyEval_SaveThread": "ptr ()", "PyEval_RestoreThread": "void (ptr)",
+    "PyEval_SaveThread": "ptr ()", "PyEval_RestoreThread": "void (ptr)",
 }  # fmt: skip
 NUMPY = {  # with positions in NumPy's table
     "PyArray_Scalar": ("ptr (ptr, ptr, ptr)", 60), "PyArray_NewCopy": ("ptr (ptr, i32)", 85),
@@ -112,9 +114,9 @@ def code():
     names = addresses()
     heads = [f"declare {SIGNATURES[n].replace(' (', f' @{n}(')}" for n in names if n in SIGNATURES]
     heads += [f"@{n} = external global i8" for n in names if n not in SIGNATURES]
-    heads += ["declare ptr @llvm.ptrmask.p0.i64(ptr, i64)\n"]
+    heads += ["declare ptr @llvm.ptrmask.p0.i64(ptr, i64)", "declare void @llvm.memcpy.p0.p0.i64(ptr, ptr, i64, i1)\n"]
     text = "\n".join([*heads, _same(), _fits(), _Attempt().w.text(), _dispatch()])
-    return engine.Code(engine.Image(text), ["dispatch"], names)
+    return engine.immortal(engine.Code(engine.Image(text), ["dispatch"], names))
 
 
 @lru_cache(maxsize=1)
@@ -122,7 +124,7 @@ def lists_code():
     """The machine code that runs a program on lists of arrays: needed by every process, at its first call."""
     from . import engine
 
-    return engine.Code(engine.Image(_lists(), "few"), ["lists"], {})
+    return engine.immortal(engine.Code(engine.Image(_lists(), "few"), ["lists"], {}))
 
 
 def _same() -> str:
@@ -172,13 +174,14 @@ class _Attempt:
         self.names()
         self.frame()
         self.given()
-        self.objects()
         self.reads()
+        self.objects()
         self.hold_for_later()
         self.copies()
         self.overlaps()
         self.results()
         self.run()
+        self.deliver()
         self.build()
         w.label("failed")
         w.store("null", self.out)
@@ -187,7 +190,7 @@ class _Attempt:
         with w.loop(self.owned) as i:
             w.call("Py_DecRef", w.load(w.word(self.made, i)))
         w.go("leave")
-        w.label("no_copy")
+        w.label("raised")  # before anything was made
         w.store("null", self.out)
         w.go("leave")
         w.label("leave")
@@ -316,12 +319,7 @@ class _Attempt:
                     with w.loop(slot) as i:
                         value = w.call("PyObject_GetAttr", obj, w.load(w.word(names, i)))
                         w.store(value, w.word(first, i))
-                        w.need(w.test("ne", value, "null", "ptr"), "no_field")
-        w.go("checked")
-        w.label("no_field")
-        w.call("PyErr_Clear")
-        w.go("leave")
-        w.label("checked")
+                        w.need(w.test("ne", value, "null", "ptr"), "raised")
 
     def number(self, slot, value, type):
         w = self.w
@@ -336,7 +334,8 @@ class _Attempt:
             w.call("Py_IncRef", item)
 
     def reads(self):
-        """Closure cells, globals and what is in them hold what they held."""
+        """Closure cells, globals and what is in them hold what they held. Looked at before the arguments' items are borrowed,
+        since the name of a global may be compared with a key that runs Python."""
         w = self.w
         cells, found = self.table("cells"), w.variable("ptr")
         position, key, item = w.variable("i64"), w.variable("ptr"), w.variable("ptr")
@@ -381,13 +380,14 @@ class _Attempt:
                     ready = w.let(f"and i32 {w.load(obj, FLAGS, 'i32')}, {READY}")
                     with w.when(w.test("ne", ready, READY, "i32")):
                         copy = w.call("PyArray_NewCopy", obj, 0)
-                        w.need(w.test("ne", copy, "null", "ptr"), "no_copy")
+                        w.need(w.test("ne", copy, "null", "ptr"), "raised")
                         w.store(copy, at)
                         w.store(w.load(copy, DATA), w.word(self.inputs, self.field(record, SLOT)))
                         w.call("Py_DecRef", obj)
 
     def overlaps(self):
-        """Results are written into given arrays only where these share no memory with another array."""
+        """A result is made beside its given array (no pointer here) where that shares memory with an argument; two given
+        arrays that share memory are Python's to refuse."""
         w = self.w
         with w.when(w.test("ne", self.count("written"), 0)):
             with w.loop(self.count("objects")) as k:
@@ -397,11 +397,14 @@ class _Attempt:
                     with w.loop(self.count("objects")) as j:
                         other = self.record(j)
                         kind = self.field(other, 0)
-                        is_array = w.let(f"or i1 {w.test('eq', kind, Kind.ARRAY)}, {w.test('eq', kind, Kind.OUTPUT)}")
-                        with w.when(w.let(f"and i1 {is_array}, {w.test('ne', j, k)}")):
+                        read, written = w.test("eq", kind, Kind.ARRAY), w.test("eq", kind, Kind.OUTPUT)
+                        also_written = w.let(f"and i1 {written}, {w.test('ne', j, k)}")
+                        with w.when(w.let(f"or i1 {read}, {also_written}")):
                             start, end = self.extent(j, other)
-                            after, before = w.test("uge", start, high, "ptr"), w.test("uge", low, end, "ptr")
-                            w.need(w.let(f"or i1 {after}, {before}"), "leave")
+                            meets = w.let(f"and i1 {w.test('ult', start, high, 'ptr')}, {w.test('ult', low, end, 'ptr')}")
+                            with w.when(meets):
+                                w.need(read, "leave")
+                                w.store("null", w.word(self.outputs, self.field(record, SLOT)))
 
     def extent(self, k, record):
         data = self.w.load(self.w.load(self.w.word(self.queue, k)), DATA)
@@ -411,20 +414,37 @@ class _Attempt:
         w = self.w
         self.owned = w.let(f"add i64 {self.count('results')}, {self.count('depth')}")
         self.clear(self.made, self.owned)
-        self.makers = makers = self.table("makers")
+        self.makers = self.table("makers")
         with w.loop(self.count("results")) as i:
-            maker = w.let(f"getelementptr [{Maker.WORDS} x i64], ptr {makers}, i64 {i}")
-            output = w.word(self.outputs, i)
-            with w.switch(w.load(maker, type="i64"), 2) as case:
+            maker, output = self.maker(i), w.word(self.outputs, i)
+            with w.switch(w.load(maker, type="i64"), 3) as case:
                 with case(Maker.SCALAR):
                     w.store(w.word(self.scalars, i), output)
                 with case(Maker.NEW):
-                    rank = w.let(f"trunc i64 {w.load(maker, 16, 'i64')} to i32")
-                    shape = w.byte("%plan", w.load(maker, 24, "i64"))
-                    array = self.new_array(w.load(maker, 8), rank, shape, w.load(maker, 32))
-                    w.store(array, w.word(self.made, i))
-                    w.need(w.test("ne", array, "null", "ptr"), "failed")
-                    w.store(w.load(array, DATA), output)
+                    self.new_result(i, maker, output)
+                with case(Maker.GIVEN):
+                    given = self.given_array(maker)
+                    beside = w.test("eq", w.load(output), "null", "ptr")
+                    with w.when(w.let(f"xor i1 {beside}, true")):
+                        w.call("Py_IncRef", given)
+                        w.store(given, w.word(self.made, i))
+                    with w.when(beside):
+                        self.new_result(i, maker, output)
+
+    def maker(self, i):
+        return self.w.let(f"getelementptr [{Maker.WORDS} x i64], ptr {self.makers}, i64 {i}")
+
+    def given_array(self, maker):
+        return self.w.load(self.w.word(self.queue, self.field(maker, Maker.NUMBER)))
+
+    def new_result(self, i, maker, output):
+        w = self.w
+        rank = w.let(f"trunc i64 {self.field(maker, 2)} to i32")
+        shape = w.byte("%plan", self.field(maker, 3))
+        array = self.new_array(self.field(maker, 1, "ptr"), rank, shape, self.field(maker, Maker.CREATOR, "ptr"))
+        w.store(array, w.word(self.made, i))
+        w.need(w.test("ne", array, "null", "ptr"), "failed")
+        w.store(w.load(array, DATA), output)
 
     def new_array(self, descr, rank, shape, creator="@PyArray_NewFromDescr"):
         self.w.call("Py_IncRef", descr)  # which the array takes over
@@ -457,6 +477,22 @@ class _Attempt:
         w.call("Py_DecRef", w.load(extra))
         w.need(w.test("eq", left, 0), "drop")
 
+    def deliver(self):
+        """What was made beside a given array is copied into it."""
+        w = self.w
+        with w.when(w.test("ne", self.count("written"), 0)):
+            with w.loop(self.count("results")) as i:
+                maker, at = self.maker(i), w.word(self.made, i)
+                with w.when(w.test("eq", self.field(maker, 0), Maker.GIVEN)):
+                    made, given = w.load(at), self.given_array(maker)
+                    with w.when(w.test("ne", made, given, "ptr")):
+                        size = self.field(self.record(self.field(maker, Maker.NUMBER)), BYTES)
+                        to, source = w.load(given, DATA), w.load(made, DATA)
+                        w.line(f"call void @llvm.memcpy.p0.p0.i64(ptr {to}, ptr {source}, i64 {size}, i1 false)")
+                        w.call("Py_IncRef", given)
+                        w.store(given, at)
+                        w.call("Py_DecRef", made)
+
     def build(self):
         """The nest of results, by a stack machine."""
         w = self.w
@@ -468,16 +504,12 @@ class _Attempt:
             at = w.word(self.stack, depth)
             base = w.word(self.stack, w.let(f"sub i64 {depth}, {count}"))
             result = w.variable("ptr")
-            with w.switch(kind, 7) as case:
+            with w.switch(kind, 6) as case:
                 with case(Step.LEAF):
                     self.leaf(count, base, result)
                 with case(Step.CONSTANT):
                     w.store(operand, result)
                     w.call("Py_IncRef", operand)
-                with case(Step.ARGUMENT):
-                    given = w.load(w.word(self.queue, count))
-                    w.store(given, result)
-                    w.call("Py_IncRef", given)
                 for number, name in ((Step.TUPLE, "PyTuple"), (Step.LIST, "PyList")):
                     with case(number):
                         self.sequence(name, at, base, count)
@@ -516,7 +548,7 @@ class _Attempt:
         w.store("null", at)
         w.store(array, result)
         with w.when(w.test("eq", array, "null", "ptr")):
-            descr = w.load(w.let(f"getelementptr [{Maker.WORDS} x i64], ptr {self.makers}, i64 {number}"), 8)
+            descr = w.load(self.maker(number), 8)
             scalar = w.call("PyArray_Scalar", w.word(self.scalars, number), descr, "null")
             w.store(scalar, result)
             w.need(w.test("ne", scalar, "null", "ptr"), "failed")

@@ -142,17 +142,18 @@ class _Plan:
         for a in queue:
             records += self.record(a, len(queue))
             queue += a.children
+        self.outputs = {a.slot: k for k, a in enumerate(queue) if a.kind == Kind.OUTPUT}
         self.head.update(objects=len(queue), records=self.place(records), given=len(objects))
         self.head["hold"] = int(any([a.kind == Kind.FIELDS for a in queue]))
-        self.head["written"] = int(any([a.kind == Kind.OUTPUT for a in queue]))
+        self.head["written"] = int(bool(self.outputs))
 
-    def results(self, types, given):
-        """Makers of the results; those in `given` are arguments."""
+    def results(self, types):
+        """Makers of the results."""
         makers = []
         for i, r in enumerate(types):
-            kind = Maker.GIVEN if i in given else Maker.NEW if r.ndim else Maker.SCALAR
+            kind = Maker.GIVEN if i in self.outputs else Maker.NEW if r.ndim else Maker.SCALAR
             creator = (r.nbytes >= allocate.LARGE and allocate.creator()) or allocate.numpy_api(allocate.NEW_FROM_DESCR)
-            makers += [kind, id(r.dtype), r.ndim, self.shape(r), creator]
+            makers += [kind, id(r.dtype), r.ndim, self.shape(r), creator, self.outputs.get(i, 0)]
         self.head.update(results=len(types), makers=self.place(makers))
 
     def build(self, structure):
@@ -165,7 +166,7 @@ class _Plan:
             for i, item in enumerate(items):
                 emit(item, depth + i)
             deepest = max(deepest, depth + len(items) + 1)
-            count = operand if kind in (Step.LEAF, Step.ARGUMENT) else len(items)
+            count = operand if kind == Step.LEAF else len(items)
             steps.append([kind, id(operand), count, self.names(keys)])
 
         emit(structure, 0)
@@ -178,7 +179,7 @@ class Spec:
     arguments: an Argument each, the last ones passed by the names `keywords`. captured: (object, Argument) of ndarrays read
     at each call. reads: (marshal.Read, holder, key or number, object): closure cells, globals and items of containers that
     must still hold that object. structure: the nest of results, a node being (step, operand, items, keys): the operand of
-    a LEAF is the number of the result, of a CONSTANT the object, of a CALL the callable, of an ARGUMENT its position.
+    a LEAF is the number of the result, of a CONSTANT the object, of a CALL the callable.
     """
 
     def __init__(self, executable, arguments, keywords, captured, reads, structure):
@@ -187,8 +188,7 @@ class Spec:
         plan = _Plan()
         head = plan.head
         plan.arguments([*arguments, *[a for _, a in captured]])
-        given = [a.slot for a in _nest(arguments) if a.kind == Kind.OUTPUT]
-        plan.results(executable.results, given)
+        plan.results(executable.results)
         plan.build(structure)
         leaves = sum([a.kind in LEAVES for a in _nest([*arguments, *[a for _, a in captured]])])
         head.update(
@@ -228,8 +228,11 @@ def _nest(arguments):
 @lru_cache(maxsize=1)
 def _definition():
     """The PyMethodDef of the dispatcher's machine code; one per process, alive for good."""
+    from . import engine
+
     doc = b"The compiled function; see type(f).__doc__."
-    return _MethodDef(b"__call__", marshal.code().addresses["dispatch"], METH_FASTCALL_KEYWORDS, doc)
+    definition = _MethodDef(b"__call__", marshal.code().addresses["dispatch"], METH_FASTCALL_KEYWORDS, doc)
+    return engine.immortal(definition)
 
 
 class Dispatcher:

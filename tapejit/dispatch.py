@@ -26,13 +26,15 @@ from tapejit.ir.knobs import INTERP
 from tapejit.ir.passes.pipeline import optimize
 from tapejit.ir.walk import walk
 
+from . import native
 from .array import Array, make
 from .environment import Environment
 from .errors import ArgumentTypeError, TapejitWarning, located
+from .into import Target
 from .promote import cast
 from .record import Replay, lanes_differ, open_records, state
 from .trace import function_name, leaf_data, trace
-from .tree import ONE_LEAF, assemble, flatten, map_leaves, unflatten
+from .tree import flatten, map_leaves, unflatten
 from .variable import Variable, settled
 
 CacheInfo = namedtuple("CacheInfo", "hits misses paths currsize maxsize")
@@ -47,7 +49,7 @@ _INERT = (bool, str, bytes, type(None), np.ufunc)  # statics that read nothing
 class Path:
     """One specialization: the compiled code of one key along one sequence of guard outcomes."""
 
-    __slots__ = ("program", "graph", "code", "sources", "edges", "hits", "dtypes", "holds")
+    __slots__ = ("program", "graph", "code", "sources", "edges", "calls", "dtypes", "holds")
 
     def __init__(self, program):
         self.program = program
@@ -55,7 +57,7 @@ class Path:
         self.code = None if INTERP.value else _compile(self.graph, program.name)
         self.sources = program.captures
         self.edges = {}
-        self.hits = 0
+        self.calls = {}  # how many, by structure of `out`; None if there is none
         self.holds = ()  # what its key tells by identity
         self.dtypes = [p.dtype for p in program.graph.params[: program.leaves]]
 
@@ -64,10 +66,11 @@ class Path:
         arrays = [_ready(x, d) for x, d in zip(leaves, self.dtypes)]
         return arrays + [_ready(x, _data(x).dtype) for x in self.sources] if self.sources else arrays
 
-    def run(self, inputs):
-        """Results, or a (guard index, observed value) pair where control flow leaves this path."""
+    def run(self, inputs, target=None):
+        """Results, in the target's arrays where that can be, or a (guard index, observed value) pair where control flow
+        leaves this path."""
         if self.code is not None:
-            return self.code.run(inputs)
+            return self.code.run(inputs, None if target is None else target.direct(self.program, inputs))
         try:
             return interpreted(self.graph, inputs)
         except GuardFailed as miss:
@@ -112,6 +115,7 @@ def unhurried_gc():
 class Function:
     """A transformed function: calls like the original, returns what the transform says.
 
+    into(out, *args) writes the results into arrays that exist.
     ir(*args, stage=...), explain(*args), draw(path, *args), cache_info(), cache_clear() look inside.
     """
 
@@ -131,10 +135,9 @@ class Function:
         self._hashed = []  # arrays whose contents are part of the key; see environment.py
         self._roots: OrderedDict = OrderedDict()
         self._lock = threading.RLock()
-        self._dispatcher = None  # of codegen/native.py, once a path is hot
+        self._dispatcher = self._into_dispatcher = None  # of codegen/native.py, once a path is hot
         self._quick = {}  # types, dtypes, shapes of plain positional arguments -> (key, environment, root)
         self._hits = self._misses = 0
-        self._native_hits = 0  # the dispatcher's count when the cache was cleared
 
     def __repr__(self):
         stack = self.__name__
@@ -155,18 +158,8 @@ class Function:
             if known is not None and env is not None and known[1] == env.read():
                 self._hits += 1
                 return self._run(known[0], known[2], args, kwargs, args)
-        if base is not None:
-            args, kwargs = map_leaves(settled, (args, kwargs))
-        leaves, tree = flatten((args, kwargs))
-        if state.records or (base is not None and _reads(base, leaves)):
-            return self._replay(args, kwargs, leaves)
-        key = self._key(leaves, tree)
-        root = self._roots.get(key)
+        key, root, args, kwargs, leaves = self._find(args, kwargs)
         if root is None:
-            key, root = self._first(key, args, kwargs, leaves)
-        else:
-            self._hits += 1
-        if root is None or (base is not None and _reads(base, root.sources)):
             return self._replay(args, kwargs, leaves)
         if not kwargs and all([type(x) in _PLAIN for x in args]):
             plain = tuple([(x.dtype, x.shape) if type(x) is np.ndarray else type(x) for x in args])
@@ -174,6 +167,49 @@ class Function:
                 self._quick.clear()
             self._quick[plain] = (key, key[2], root)
         return self._run(key, root, args, kwargs, leaves)
+
+    def into(self, out, /, *args, **kwargs):
+        """The function at these arguments, its results written into the arrays of `out`, which are returned.
+
+        out: structured as the result is, an ndarray of the result's dtype and shape for each array (0-d for a number), or
+        None where a new one is wanted. An array may be an argument too, or share memory with one: `f.into(x, x)` replaces
+        x by f(x). An array that is not C-contiguous is filled by a copy. If the call raises, what is in `out` is undefined.
+
+        >>> import numpy as np, tapejit
+        >>> f, slope = tapejit.value_and_grad(lambda x: np.sum(x ** 2)), np.empty(3)
+        >>> f.into((None, slope), np.arange(3.0))[0], slope
+        (np.float64(5.0), array([0., 2., 4.]))
+        """
+        key, root, args, kwargs, leaves = self._find(args, kwargs)
+        if root is None:
+            raise self._is_recorded()
+        return self._run(key, root, args, kwargs, leaves, Target(self.__name__, out))
+
+    def _is_recorded(self):
+        return located(
+            ArgumentTypeError,
+            f"{self.__name__}.into: the call is part of a record (of a tape, or of a transformed function that makes it), and "
+            "a record holds values, not places",
+            "call the function itself and use what it returns",
+        )
+
+    def _find(self, args, kwargs):
+        """(key, root, args, kwargs, leaves); the root is None where the call is to be part of an outer record."""
+        base = state.base
+        if base is not None:
+            args, kwargs = map_leaves(settled, (args, kwargs))
+        leaves, tree = flatten((args, kwargs))
+        if state.records or (base is not None and _reads(base, leaves)):
+            return None, None, args, kwargs, leaves
+        key = self._key(leaves, tree)
+        root = self._roots.get(key)
+        if root is None:
+            key, root = self._first(key, args, kwargs, leaves)
+        else:
+            self._hits += 1
+        if base is not None and root is not None and _reads(base, root.sources):
+            root = None
+        return key, root, args, kwargs, leaves
 
     def _key(self, leaves, tree):
         env = self._environment
@@ -197,7 +233,7 @@ class Function:
                         f"{self.__name__} drew random numbers while it was recorded: later calls repeat them. Draw them "
                         "outside and pass them as arguments.",
                         TapejitWarning,
-                        stacklevel=3,
+                        stacklevel=4,
                     )
                 if state.base is not None and _reads(state.base, program.captures):
                     return key, None  # it read a Variable as this tape does: nothing to keep for other calls
@@ -218,7 +254,7 @@ class Function:
                 "later calls, a change may go unnoticed. Keep numbers in an ndarray, which is read at each call, or pass "
                 "them as an argument.",
                 TapejitWarning,
-                stacklevel=4,
+                stacklevel=5,
             )
         return [x for r in readers for x in r.held]
 
@@ -234,52 +270,67 @@ class Function:
         self._environment = None
         return self._key(leaves, key[0])
 
-    def _run(self, key, path, args, kwargs, leaves):
+    def _run(self, key, path, args, kwargs, leaves, target=None):
         inputs = path.inputs(leaves)
-        results = path.run(inputs)
+        results = path.run(inputs, target)
         hops = 0
         while type(results) is not list:  # a guard saw another value: follow the tree, or grow it
             edge = (results.index, results.observed)
             onward = path.edges.get(edge)
             if onward is None or hops > MAX_PATHS:
-                return self._grow(key, path, edge, args, kwargs, leaves)
+                return self._grow(key, path, edge, args, kwargs, leaves, target)
             path, hops = onward, hops + 1
             inputs = path.inputs(leaves)
-            results = path.run(inputs)
-        path.hits += 1
-        if path.hits == NATIVE_AFTER:
-            self._go_native(path, key[0], leaves)
-        return self._wrap(path.program, results, leaves)
+            results = path.run(inputs, target)
+        out = self._wrap(path.program, results, leaves, target)
+        form = None if target is None else target.tree
+        calls = path.calls[form] = path.calls.get(form, 0) + 1
+        if calls == NATIVE_AFTER:
+            self._go_native(path, key[0], leaves, target)
+        return out
 
-    def _go_native(self, path, tree, leaves):
+    def _go_native(self, path, tree, leaves, target):
         """Have machine code answer calls like this one from now on, where it can; see codegen/native.py."""
         with self._lock:
-            entry = native_entry(path, tree, leaves, self._environment)
+            env = self._environment
+            if env is None:
+                return
+            entry = native.entry(path, tree, leaves, [env, *[env.static(x) for x in _readers(tree)]], target)
             if entry is None:
                 return
-            if self._dispatcher is None:
-                from tapejit.codegen.native import Dispatcher
+            if type(self) is Function:  # `__call__` is looked up on the class: each function that goes native has its own
+                self.__class__ = type("Function", (Function,), {})
+            if target is None:
+                dispatcher = self._dispatcher = self._dispatcher or self._serve("__call__")
+            else:
+                dispatcher = self._into_dispatcher = self._into_dispatcher or self._serve("into")
+            dispatcher.add(entry)
 
-                self._dispatcher = Dispatcher(functools.partial(Function.__call__, self), open_records)
-                # `__call__` is looked up on the class: each function that goes native gets one of its own.
-                self.__class__ = type("Function", (Function,), {"__call__": self._dispatcher.builtin})
-            self._dispatcher.add(entry)
+    def _serve(self, method):
+        """A Dispatcher of codegen/native.py in place of a method."""
+        from tapejit.codegen.native import Dispatcher
 
-    def _grow(self, key, path, edge, args, kwargs, leaves):
+        dispatcher = Dispatcher(functools.partial(getattr(Function, method), self), open_records)
+        setattr(type(self), method, dispatcher.builtin)
+        return dispatcher
+
+    def _grow(self, key, path, edge, args, kwargs, leaves, target):
         """Record the path these arguments take and hang it where the known one was left."""
         with self._lock, unhurried_gc():
             self._misses += 1
             program = self.program(args, kwargs)
             if state.base is not None and _reads(state.base, program.captures):
+                if target is not None:
+                    raise self._is_recorded()
                 return self._replay(args, kwargs, leaves)
             fresh = Path(program)
             inputs = fresh.inputs(leaves)
-            results = fresh.run(inputs)
+            results = fresh.run(inputs, target)
             if type(results) is list:
                 self._hang(key, path, edge, fresh)
             else:
                 results = evaluate_recorded(fresh.program, inputs, any([t.lanes for t in self.transforms]))
-        return self._wrap(fresh.program, results, leaves)
+        return self._wrap(fresh.program, results, leaves, target)
 
     def _hang(self, key, path, edge, fresh):
         """Have `fresh` follow `path` in the tree of `key`, where `edge` is seen."""
@@ -296,11 +347,13 @@ class Function:
         else:
             path.edges[edge] = fresh
 
-    def _wrap(self, program, results, leaves):
+    def _wrap(self, program, results, leaves, target):
         if any([isinstance(x, Array) for x in leaves]):
             out = [make(r) for r in results]
         else:
             out = [r[()] if r.ndim == 0 else r for r in results]
+        if target is not None:
+            out = target.fill(program, results, out)
         return out[0] if program.out_tree.kind == "leaf" else unflatten(program.out_tree, out)
 
     # ---- recording ----------------------------------------------------------------------------------------------
@@ -354,17 +407,17 @@ class Function:
     def cache_info(self) -> CacheInfo:
         """(hits, misses, paths, currsize, maxsize)."""
         paths = sum([_count(r) for r in self._roots.values()])
-        native = self._dispatcher.hits - self._native_hits if self._dispatcher is not None else 0
-        return CacheInfo(self._hits + native, self._misses, paths, len(self._roots), MAX_KEYS)
+        served = sum([d.hits for d in (self._dispatcher, self._into_dispatcher) if d is not None])
+        return CacheInfo(self._hits + served, self._misses, paths, len(self._roots), MAX_KEYS)
 
     def cache_clear(self) -> None:
         """Forget all records and free their machine code."""
         with self._lock:
             self._roots.clear()
             self._quick.clear()
-            if self._dispatcher is not None:
-                self._dispatcher.clear()
-                self._native_hits = self._dispatcher.hits
+            for dispatcher in (self._dispatcher, self._into_dispatcher):
+                if dispatcher is not None:
+                    dispatcher.clear()
             self._environment, self._hashed = None, []
             self._hits = self._misses = 0
 
@@ -415,75 +468,6 @@ def _count(root) -> int:
 def _reads(base, objects) -> bool:
     """Whether one of these is an Array that the tapes' record holds, or a Variable, which it would hold if it was read."""
     return any([isinstance(x, Array) and (x._record is base or isinstance(x, Variable)) for x in objects])
-
-
-def native_entry(path, tree, leaves, environment):
-    """The machine-code entry of a path for arguments of this structure and such leaves, or None."""
-    from tapejit.codegen import native
-
-    if path.code is None or environment is None or not native.supported():
-        return None
-    program = path.program
-    reads = [r.identities() for r in (environment, *[environment.static(x) for x in _readers(tree)])]
-    positional, keyword = tree.children
-    sources = [x._data if type(x) is Array else x for x in path.sources]  # an Array does not change, a Variable may
-    inputs = zip(range(len(program.graph.params)), (*leaves, *sources), program.graph.params)
-    arguments = [_argument(t, inputs, native) for t in (*positional.children, *keyword.children)]
-    captured = [_argument(ONE_LEAF, inputs, native) for _ in sources]
-    if None in reads or None in arguments or any([a is None or a.kind != native.Kind.ARRAY for a in captured]):
-        return None
-    structure = _structure(program.out_tree, iter(range(program.out_tree.count)), native)
-    captured = list(zip(sources, captured))
-    return native.spec(path.code, arguments, keyword.data[1], captured, sum(reads, []), structure)
-
-
-def _argument(tree, inputs, native):
-    """What an argument must be, or None if machine code cannot tell. inputs: (number, leaf, parameter) still to come."""
-    kind = tree.kind
-    if kind == "leaf":
-        slot, x, param = next(inputs)
-        return _leaf(type(x), x, slot, param.type, native)
-    if kind == "static":
-        return native.Argument(native.Kind.STATIC, data=tree.data[1])
-    items = tuple([_argument(c, inputs, native) for c in tree.children])
-    if None in items:
-        return None
-    if kind == "dict":
-        cls, keys = tree.data
-        return native.Argument(native.Kind.DICT, cls, data=keys, children=items) if cls is dict else None
-    if kind == "dataclass":
-        return native.Argument(native.Kind.FIELDS, tree.data[0], data=tree.data[1], children=items)
-    cls = {"tuple": tuple, "list": list}.get(kind, tree.data)
-    if cls.__iter__ is not list.__iter__ and cls.__iter__ is not tuple.__iter__:
-        return None
-    return native.Argument(native.Kind.LIST if cls is list else native.Kind.TUPLE, cls, children=items)
-
-
-def _leaf(cls, x, slot, want, native):
-    if cls is np.ndarray:
-        same = (x.dtype, x.shape) == (want.dtype, want.shape)
-        return native.Argument(native.Kind.ARRAY, cls, slot, want) if same else None
-    if want.ndim:
-        return None
-    if cls is int:
-        kind = {np.dtype(np.int64): native.Kind.INT, np.dtype(np.float64): native.Kind.WHOLE}.get(want.dtype)
-        return None if kind is None else native.Argument(kind, cls, slot)
-    known = cls in native.NUMBERS and np.dtype(cls) == want.dtype
-    return native.Argument(native.Kind.NUMBER, cls, slot) if known else None
-
-
-def _structure(tree, numbers, native):
-    """The nest of results as machine code builds it."""
-    if tree.kind == "leaf":
-        return (native.Step.LEAF, next(numbers), (), ())
-    if tree.kind == "static":
-        return (native.Step.CONSTANT, tree.data[1], (), ())
-    items = [_structure(c, numbers, native) for c in tree.children]
-    if tree.kind == "dict" and tree.data[0] is dict:
-        return (native.Step.DICT, None, items, tree.data[1])
-    if tree.kind in ("tuple", "list"):
-        return (native.Step.TUPLE if tree.kind == "tuple" else native.Step.LIST, None, items, ())
-    return (native.Step.CALL, functools.partial(assemble, tree), items, ())
 
 
 def interpreted(graph, inputs) -> list:

@@ -106,7 +106,7 @@ def explain(function, args, kwargs) -> str:
         lines.append(f"  guard {i}: saw {g.attrs['seen']!r} at {describe(g.loc)}")
     for path, depth, edge in known:
         how = "first path" if edge is None else f"where guard {edge[0]} saw {edge[1]!r}"
-        lines.append(f"  {'  ' * depth}path: {how}, {len(path.graph)} operations, {path.hits} runs")
+        lines.append(f"  {'  ' * depth}path: {how}, {len(path.graph)} operations, {sum(path.calls.values())} runs")
     state = "compiled for these arguments" if known else "not called with such arguments yet"
     lines.append(
         f"  cache: {state}; {info.currsize} of {info.maxsize} keys, {info.paths} paths, {info.hits} hits, {info.misses} misses"
