@@ -194,14 +194,14 @@ class Environment:
 
         if self.hashed or self.instance:
             return None
-        out = []
+        out, seen = [], set()
         for (holder, key), value in zip(self.slots, self.values()):
             if type(holder) is types.MappingProxyType:  # of a class
                 holder = gc.get_referents(holder)[0]
             if type(holder) is not (types.CellType if key is None else dict) or (key and key not in holder):
                 return None
             out.append((Read.CELL, holder, 0, value) if key is None else (Read.NAME, holder, key, value))
-            if not _items_to_read(value, Read, out, _FAR) or len(out) > _OBJECTS:
+            if not _items_to_read(value, Read, out, seen, _FAR) or len(out) > _OBJECTS:
                 return None
         return out
 
@@ -233,12 +233,16 @@ class Environment:
 _SIMPLE = (*_BY_VALUE, *_SKIPPED, types.FunctionType, np.ndarray, np.ufunc)
 
 
-def _items_to_read(value, kinds, out, depth) -> bool:
-    """Add what a value that is the same object may hold anew; False where that cannot be told by looking at items."""
-    if isinstance(value, _SIMPLE) or _original(value) is not value:
+def _items_to_read(value, kinds, out, seen, depth) -> bool:
+    """Add what a value that is the same object may hold anew; False where that cannot be told by looking at items.
+
+    seen: of the containers looked at, each of which needs it once.
+    """
+    if isinstance(value, _SIMPLE) or _original(value) is not value or id(value) in seen:
         return True
-    if type(value) not in (list, tuple, dict) or depth == 0 or len(value) > _OBJECTS:
+    if type(value) not in (list, tuple, dict) or depth == 0 or max(len(value), len(seen), len(out)) > _OBJECTS:
         return False
+    seen.add(id(value))
     items = list(value.values()) if type(value) is dict else value
     if type(value) is list:
         out.append((kinds.LIST_LENGTH, value, len(value), None))
@@ -246,7 +250,7 @@ def _items_to_read(value, kinds, out, depth) -> bool:
     elif type(value) is dict:
         out.append((kinds.DICT_LENGTH, value, len(value), None))
         out += [(kinds.NEXT, value, key, x) for key, x in value.items()]
-    return all([_items_to_read(x, kinds, out, depth - 1) for x in items])
+    return all([_items_to_read(x, kinds, out, seen, depth - 1) for x in items])
 
 
 class Rebinding:
