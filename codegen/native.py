@@ -130,8 +130,7 @@ class _Plan:
             return [*head, id(a.data), 0, 0, 0, 0, 0]
         if a.kind in (Kind.ARRAY, Kind.OUTPUT):
             dtype = a.data.dtype
-            size = dtype.itemsize * int(np.prod(a.data.shape))
-            return [*head, a.slot, id(dtype), a.data.ndim, self.shape(a.data), dtype.num, size]
+            return [*head, a.slot, id(dtype), a.data.ndim, self.shape(a.data), dtype.num, a.data.nbytes]
         if a.kind in (Kind.NUMBER, Kind.INT, Kind.WHOLE):
             return [*head, a.slot, 0, 0, 0, 0, 0]
         return [*head, len(a.children), first, self.names(a.data or ()), 0, 0, 0]
@@ -149,10 +148,10 @@ class _Plan:
 
     def results(self, types):
         """Makers of the results."""
-        makers = []
+        makers, small = [], allocate.numpy_api(allocate.NEW_FROM_DESCR)
         for i, r in enumerate(types):
             kind = Maker.GIVEN if i in self.outputs else Maker.NEW if r.ndim else Maker.SCALAR
-            creator = (r.nbytes >= allocate.LARGE and allocate.creator()) or allocate.numpy_api(allocate.NEW_FROM_DESCR)
+            creator = (r.nbytes >= allocate.LARGE and allocate.creator()) or small
             makers += [kind, id(r.dtype), r.ndim, self.shape(r), creator, self.outputs.get(i, 0)]
         self.head.update(results=len(types), makers=self.place(makers))
 

@@ -51,6 +51,8 @@ _vmap = _decorator(lambda in_axes, out_axes: [Vmap(in_axes, out_axes)])
 def jit(f=None):
     """Compile a function: recorded at its first call for each structure, dtype and shape of arguments.
 
+    `f.into(out, *args)` writes the results into arrays that exist: see `Function.into`. So for all transforms.
+
     >>> import numpy as np, tapejit
     >>> tapejit.jit(lambda x: np.sin(x) ** 2)(0.0)
     np.float64(0.0)
