@@ -5,9 +5,8 @@ In: nothing (the LLVM text is the same in every process, so its object code come
     dispatch(self, args, nargs, kwnames)   a METH_FASTCALL | METH_KEYWORDS function: tries plans in turn, else Python
     lists(program, inputs, outputs)         runs a program on a list of input arrays and one of outputs and the arena
 
-A plan (`native.py` makes them) is a block of i64 words: the head named in `PLAN`, then records that the head points to by
-offsets in bytes. `attempt` follows one: it checks the arguments, collects the pointers to their data, allocates the
-results, runs the program and builds the nest of results; it returns MISS for arguments that are not the plan's.
+`attempt` follows a plan (plan.py): it checks the arguments, collects the pointers to their data, allocates the results, runs
+the program and builds the nest of results; it returns MISS for arguments that are not the plan's.
 
 The algorithm: the objects of a nest are numbered breadth first, the arguments first. A queue of pointers starts with the
 arguments; record k says what object k must be, and a container appends its items to the queue, where their numbers say.
@@ -34,6 +33,7 @@ from functools import lru_cache
 import numpy as np
 
 from .allocate import NEW_FROM_DESCR, numpy_api
+from .plan import PLAN, Kind, Maker, Read, Record, Step
 from .writer import Writer
 
 HEADER, SIZE, LIST_ITEMS, SCALAR_VALUE, CELL_CONTENTS = 8, 16, 24, 16, 16
@@ -45,46 +45,6 @@ SWAPPED = ord(">" if sys.byteorder == "little" else "<")
 READY, WRITEABLE = 0x0001 | 0x0100, 0x0400  # C-contiguous and aligned
 LINE = 64
 MISSED = "inttoptr (i64 1 to ptr)"
-
-HEAD = (
-    "owner", "positional", "keywords", "names", "given", "captured", "sources", "objects", "records",
-    "reads", "cells", "leaves", "results", "makers", "steps", "build", "depth", "words", "hold", "releases", "entry",
-    "arena", "arena_bytes", "taken", "bytes_descr", "written",
-)  # fmt: skip
-PLAN = {name: 8 * i for i, name in enumerate(HEAD)}
-RECORD_WORDS = 8  # of an argument: kind, type, then
-OBJECT, SLOT, COUNT = 2, 2, 2  # of a static; of a leaf; of a container
-FIRST, NAMES = 3, 4  # of a container: number of its first item, offset of its keys
-DTYPE, DIMENSION_COUNT, SHAPE, DTYPE_NUMBER, BYTES = 3, 4, 5, 6, 7  # of an array
-
-
-class Kind:
-    """Of an argument. WHOLE is an int for a float input, OUTPUT an array to write results into, FIELDS those of a dataclass."""
-
-    STATIC, NUMBER, INT, WHOLE, ARRAY, OUTPUT, TUPLE, LIST, DICT, FIELDS = range(10)
-
-
-class Maker:
-    """Of a result: a NumPy scalar, a new array, or an OUTPUT. With dtype, rank, shape, and the words named here."""
-
-    SCALAR, NEW, GIVEN = range(3)
-    CREATOR, NUMBER = 4, 5  # the function that makes an array; of an OUTPUT, its number among the objects
-    WORDS = 6
-
-
-class Step:
-    """Of the build, with an object, a number or count, and keys. CALL calls the object with the items."""
-
-    LEAF, CONSTANT, TUPLE, LIST, DICT, CALL = range(6)
-
-
-class Read:
-    """What must be as it was, with a holder, a key or number, and an object: the content of a CELL, an item of a dict by
-    NAME, the LENGTH of a list or dict, an ITEM of a list, the NEXT pair of the dict whose LENGTH was looked at last."""
-
-    CELL, NAME, LIST_LENGTH, ITEM, DICT_LENGTH, NEXT = range(6)
-    WORDS = 4
-
 
 PYTHON = {
     "Py_IncRef": "void (ptr)", "Py_DecRef": "void (ptr)", "PyTuple_New": "ptr (i64)", "PyList_New": "ptr (i64)",
@@ -149,16 +109,16 @@ def _fits() -> str:
     """Whether an array has the dtype and shape that a record tells."""
     w = Writer("internal i1 @fits(ptr %plan, ptr %record, ptr %array)", SIGNATURES)
     descr = w.load("%array", DESCR)
-    w.branch(w.test("eq", descr, w.load("%record", 8 * DTYPE), "ptr"), "known", "another")
+    w.branch(w.test("eq", descr, w.load("%record", 8 * Record.DTYPE), "ptr"), "known", "another")
     w.label("another")  # dtypes that were pickled are objects of their own
     number = w.let(f"sext i32 {w.load(descr, TYPE_NUMBER, 'i32')} to i64")
-    w.need(w.test("eq", number, w.load("%record", 8 * DTYPE_NUMBER, "i64")), "no")
+    w.need(w.test("eq", number, w.load("%record", 8 * Record.DTYPE_NUMBER, "i64")), "no")
     w.need(w.test("ne", w.load(descr, BYTE_ORDER, "i8"), SWAPPED, "i8"), "no")
     w.go("known")
     w.label("known")
-    rank = w.load("%record", 8 * DIMENSION_COUNT, "i64")
+    rank = w.load("%record", 8 * Record.RANK, "i64")
     w.need(w.test("eq", w.let(f"sext i32 {w.load('%array', RANK, 'i32')} to i64"), rank), "no")
-    has, wanted = w.load("%array", DIMENSIONS), w.byte("%plan", w.load("%record", 8 * SHAPE, "i64"))
+    has, wanted = w.load("%array", DIMENSIONS), w.byte("%plan", w.load("%record", 8 * Record.SHAPE, "i64"))
     with w.loop(rank) as axis:
         length = w.load(w.word(has, axis), type="i64")
         w.need(w.test("eq", length, w.load(w.word(wanted, axis), type="i64")), "no")
@@ -212,7 +172,7 @@ class _Attempt:
         return self.w.byte("%plan", self.count(name))
 
     def record(self, k):
-        return self.w.let(f"getelementptr [{RECORD_WORDS} x i64], ptr {self.records}, i64 {k}")
+        return self.w.let(f"getelementptr [{Record.WORDS} x i64], ptr {self.records}, i64 {k}")
 
     def field(self, record, word, type="i64"):
         return self.w.load(record, 8 * word, type)
@@ -276,14 +236,14 @@ class _Attempt:
         position, key, item, overflow = w.variable("i64"), w.variable("ptr"), w.variable("ptr"), w.variable("i32")
         with w.loop(self.count("objects")) as k:
             obj, record = w.load(w.word(self.queue, k)), self.record(k)
-            kind, slot = self.field(record, 0), self.field(record, SLOT)
-            first = w.word(self.queue, self.field(record, FIRST))
-            names = w.byte("%plan", self.field(record, NAMES))
+            kind, slot = self.field(record, 0), self.field(record, Record.SLOT)
+            first = w.word(self.queue, self.field(record, Record.FIRST))
+            names = w.byte("%plan", self.field(record, Record.NAMES))
             with w.when(w.test("ne", kind, Kind.STATIC)):
                 w.need(w.test("eq", w.load(obj, HEADER), self.field(record, 1, "ptr"), "ptr"), "leave")
             with w.switch(kind, 10) as case:
                 with case(Kind.STATIC):
-                    w.need(w.call("same", obj, self.field(record, OBJECT, "ptr")), "leave")
+                    w.need(w.call("same", obj, self.field(record, Record.OBJECT, "ptr")), "leave")
                 with case(Kind.NUMBER):
                     self.number(slot, w.load(obj, SCALAR_VALUE, "i64"), "i64")
                 for case_of, type in ((Kind.INT, "i64"), (Kind.WHOLE, "double")):
@@ -385,7 +345,7 @@ class _Attempt:
                         copy = w.call("PyArray_NewCopy", obj, 0)
                         w.need(w.test("ne", copy, "null", "ptr"), "raised")
                         w.store(copy, at)
-                        w.store(w.load(copy, DATA), w.word(self.inputs, self.field(record, SLOT)))
+                        w.store(w.load(copy, DATA), w.word(self.inputs, self.field(record, Record.SLOT)))
                         w.call("Py_DecRef", obj)
 
     def overlaps(self):
@@ -407,11 +367,11 @@ class _Attempt:
                             meets = w.let(f"and i1 {w.test('ult', start, high, 'ptr')}, {w.test('ult', low, end, 'ptr')}")
                             with w.when(meets):
                                 w.need(read, "leave")
-                                w.store("null", w.word(self.outputs, self.field(record, SLOT)))
+                                w.store("null", w.word(self.outputs, self.field(record, Record.SLOT)))
 
     def extent(self, k, record):
         data = self.w.load(self.w.load(self.w.word(self.queue, k)), DATA)
-        return data, self.w.byte(data, self.field(record, BYTES))
+        return data, self.w.byte(data, self.field(record, Record.BYTES))
 
     def results(self):
         w = self.w
@@ -489,7 +449,7 @@ class _Attempt:
                 with w.when(w.test("eq", self.field(maker, 0), Maker.GIVEN)):
                     made, given = w.load(at), self.given_array(maker)
                     with w.when(w.test("ne", made, given, "ptr")):
-                        size = self.field(self.record(self.field(maker, Maker.NUMBER)), BYTES)
+                        size = self.field(self.record(self.field(maker, Maker.NUMBER)), Record.BYTES)
                         to, source = w.load(given, DATA), w.load(made, DATA)
                         w.line(f"call void @llvm.memcpy.p0.p0.i64(ptr {to}, ptr {source}, i64 {size}, i1 false)")
                         w.call("Py_IncRef", given)

@@ -30,7 +30,7 @@ from tapejit.ir.knobs import NATIVE
 
 from . import allocate, marshal
 from .entry import reads_objects
-from .marshal import PLAN, Kind, Maker, Read, Step
+from .plan import PLAN, Kind, Maker, Read, Step
 
 METH_FASTCALL_KEYWORDS = 0x0080 | 0x0002
 SLOTS = 16  # specs a dispatcher can hold; the oldest is replaced then
@@ -91,7 +91,7 @@ def _reads_scalar(kind) -> bool:
 class Argument:
     """What an argument must be.
 
-    kind: of marshal.py. cls: its exact type. slot: a leaf's number among the program's inputs; of an OUTPUT, among its
+    kind: of plan.py. cls: its exact type. slot: a leaf's number among the program's inputs; of an OUTPUT, among its
     results. data: of an array its Type, of a static the object, of a dict the keys, of FIELDS the names.
     """
 
@@ -176,7 +176,7 @@ class Spec:
     """The plan of one specialization's entry, with all that it reads kept alive.
 
     arguments: an Argument each, the last ones passed by the names `keywords`. captured: (object, Argument) of ndarrays read
-    at each call. reads: (marshal.Read, holder, key or number, object): closure cells, globals and items of containers that
+    at each call. reads: (plan.Read, holder, key or number, object): closure cells, globals and items of containers that
     must still hold that object. structure: the nest of results, a node being (step, operand, items, keys): the operand of
     a LEAF is the number of the result, of a CONSTANT the object, of a CALL the callable.
     """

@@ -190,7 +190,7 @@ class Environment:
 
         None where a slot holds an instance, which may change, or much, or arrays are told by their contents.
         """
-        from tapejit.codegen.marshal import Read
+        from tapejit.codegen.plan import Read
 
         if self.hashed or self.instance:
             return None

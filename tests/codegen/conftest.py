@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from tapejit.codegen import compile_graph
+from tapejit.dispatch import NATIVE_AFTER
 from tapejit.ir.evaluate import evaluate
 
 
@@ -54,5 +55,31 @@ def check(rng):
             assert_close(f, w, **tolerance)
             assert f.flags.c_contiguous and f.flags.owndata and not any(np.shares_memory(f, a) for a in args)
         return executable
+
+    return run
+
+
+@pytest.fixture
+def warm():
+    """warm(function, *args): its result, when machine code has taken over calls like this one."""
+
+    def run(function, *args):
+        for _ in range(NATIVE_AFTER + 1):
+            out = function(*args)
+        return out
+
+    return run
+
+
+@pytest.fixture
+def served():
+    """served(function, *args): whether machine code answers this call."""
+
+    def run(function, *args):
+        if function._dispatcher is None:
+            return False
+        before = function._dispatcher.hits
+        function(*args)
+        return function._dispatcher.hits == before + 1
 
     return run
