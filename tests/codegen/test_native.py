@@ -11,11 +11,12 @@ import pytest
 import tapejit
 from tapejit.codegen import native
 from tapejit.dispatch import NATIVE_AFTER
-from tapejit.ir.knobs import NATIVE
+from tapejit.ir.knobs import INTERP, NATIVE
 
 FREE_THREADED = not getattr(sys, "_is_gil_enabled", lambda: True)()
 pytestmark = pytest.mark.skipif(
-    sys.implementation.name != "cpython" or FREE_THREADED or not NATIVE.value, reason="this build is served by Python"
+    sys.implementation.name != "cpython" or FREE_THREADED or not NATIVE.value or INTERP.value,
+    reason="this build is served by Python",
 )
 
 

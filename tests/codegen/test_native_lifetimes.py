@@ -14,8 +14,9 @@ import pytest
 import tapejit
 from tapejit.codegen import native
 from tapejit.dispatch import NATIVE_AFTER
+from tapejit.ir.knobs import INTERP
 
-pytestmark = pytest.mark.skipif(not native.supported(), reason="this build is served by Python")
+pytestmark = pytest.mark.skipif(not native.supported() or INTERP.value, reason="this build is served by Python")
 
 
 def test_an_attribute_that_runs_python_may_empty_what_holds_it(warm, served):
