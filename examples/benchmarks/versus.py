@@ -1,20 +1,25 @@
 """tapejit and its peers side by side: whole calls, steady and first, with the results checked.
 
-    python examples/benchmarks/versus.py --peers jax,torch,autograd,numba,casadi,c --markdown table.md --plot plot.png
+    python examples/benchmarks/versus.py --peers jax,torch,autograd,numba,casadi,c --json times.json --readme README.md
+    python examples/benchmarks/versus.py --from times.json --markdown table.md --plot plot.svg
 
 Each tool runs in a process of its own that stays alive (peers/worker.py) and is asked in turn: a round is a turn of every
 tool, and the order moves on from round to round, so that noise hits all alike. Figures are medians over rounds. Results are
 compared with gradients that NumPy computes (peers/problems.py): a wrong one is shown as WRONG, without its time. First calls
 are made in fresh processes with empty caches, and again in a second process that finds what the first one left on disk;
 importing the tool and making the arguments are not counted. How each tool is called: peers/__init__.py and the modules there.
+A peer that is not installed, fails, or takes longer than `--timeout` for an answer is told below the tables; the others go on.
+The machine should have nothing else to do.
 """
 
 import argparse
+import importlib.util
 import json
 import shutil
 import statistics
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +27,16 @@ from peers import table
 from peers.problems import chain_problem, find, problems
 from peers.team import Failure, Team, cores
 
-TOOLS = {"torch": ("torch.compile", "torch eager")}  # the columns of a peer, where it has more than one
+COLUMNS = {  # in the tables' order: tool -> the peer that `--peers` names
+    "tapejit": "tapejit",
+    "c": "c",
+    "jax": "jax",
+    "torch.compile": "torch",
+    "torch eager": "torch",
+    "autograd": "autograd",
+    "numba": "numba",
+    "casadi": "casadi",
+}
 PEERS = "jax,torch,autograd,numba,casadi,c"
 TURN = 0.01  # seconds of a tool's turn in a round
 LONG = 1.0  # seconds of turns after which a tool has had enough of them
@@ -73,7 +87,7 @@ def steady(team, problem, expected, rounds) -> dict:
             try:
                 if at < 0:
                     numbers[tool], cell["times"] = max(1, round(TURN / team.ask(tool, "warm"))), []
-                elif len(cell["times"]) < 3 or sum(cell["times"]) * numbers[tool] < LONG:
+                elif sum(cell["times"]) * numbers[tool] < LONG:
                     cell["times"].append(team.ask(tool, "time", numbers[tool]) / numbers[tool])
             except Failure as failure:
                 cells[tool] = failure.cell()
@@ -101,11 +115,18 @@ def first(tools, problem, options, folder) -> dict:
     return cells
 
 
-def first_calls(tools, listed, options, folder):
-    """Row after row of the first calls. A tool that is late on a chain is not asked for a longer one."""
-    for tool in tools:  # a process that writes Python's bytecode, so that compiling it is nobody's first call
+def imported(tools, options, folder) -> dict:
+    """Versions. Python's bytecode is written meanwhile, so that compiling it is nobody's first call."""
+    versions = {}
+    for tool in tools:
         with Team([tool], caches=Path(tempfile.mkdtemp(dir=folder)), **options) as team:
             prepared(team, tool, find("d sin(x)^2 float"), [])
+            versions |= team.versions
+    return versions
+
+
+def first_calls(tools, listed, options, folder):
+    """Row after row of the first calls. A tool that is late on a chain is not asked for a longer one."""
     late = set()
     for problem in listed:
         chain = problem.family == "chain"
@@ -121,26 +142,28 @@ def chosen(listed, words):
 
 
 def arguments(argv):
-    """The command line, checked."""
+    """The command line, checked, so that nothing is missing when all is measured."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--peers", "--tools", default=PEERS, help=f"comma-separated, of {PEERS}; tapejit is always measured")
+    parser.add_argument("--peers", default=PEERS, help=f"comma-separated, of {PEERS}, or none; tapejit is always measured")
     parser.add_argument("--threads", default="1,all", help="1, all or both (default: 1,all)")
-    parser.add_argument("--workloads", metavar="TEXT", help="comma-separated; only workloads whose name contains one of them")
+    parser.add_argument("--only", metavar="TEXT", help="comma-separated; only workloads whose name contains one of them")
     parser.add_argument("--parts", default="steady,first", help="steady, first or both (default: steady,first)")
     parser.add_argument("--rounds", type=int, help="turns of each tool on each workload (default: 15; quick: 5)")
     parser.add_argument("--quick", action="store_true", help="a dozen workloads, one thread, few rounds")
-    parser.add_argument("--timeout", type=float, help="seconds to wait for a first call (default: 60; quick: 20)")
+    parser.add_argument("--timeout", type=float, help="seconds to wait for an answer (default: 60; quick: 20)")
     parser.add_argument("--python", default=sys.executable, help="the interpreter of the workers (default: this one)")
-    parser.add_argument("--json", type=Path, help="write all times to this file")
-    parser.add_argument("--plot", type=Path, help="draw the steady times into this file")
+    parser.add_argument("--from", dest="source", type=Path, metavar="JSON", help="measure nothing: take times from this file")
+    parser.add_argument("--json", type=Path, help="write all times to this file, row by row")
     parser.add_argument("--markdown", type=Path, help="write the tables to this file")
+    parser.add_argument("--readme", type=Path, help=f"write the tables between {' and '.join(table.MARKERS)} of this file")
+    parser.add_argument("--plot", type=Path, help="draw the steady times into this file: .svg or .png (needs matplotlib)")
     args = parser.parse_args(argv)
-    unknown = set(args.peers.split(",")) - {*PEERS.split(","), "tapejit"}
+    peers = set(args.peers.split(",")) - {"none"}
+    unknown = peers - set(COLUMNS.values())
     if unknown:
         parser.error(f"no such peer: {', '.join(sorted(unknown))}")
-    peers = [p for p in args.peers.split(",") if p != "tapejit"]
-    args.tools = ["tapejit", *(column for p in peers for column in TOOLS.get(p, (p,)))]
-    args.words = args.workloads.split(",") if args.workloads else []
+    args.tools = [tool for tool, peer in COLUMNS.items() if peer in {"tapejit", *peers}]
+    args.words = args.only.split(",") if args.only else []
     args.rounds = args.rounds or (5 if args.quick else 15)
     args.timeout = args.timeout or (20.0 if args.quick else 60.0)
     for option, allowed in (("threads", {"1", "all"}), ("parts", {"steady", "first"})):
@@ -148,49 +171,79 @@ def arguments(argv):
             parser.error(f"--{option} takes {' and '.join(sorted(allowed))}")
     if args.quick and args.threads == "1,all":
         args.threads = "1"
+    if args.plot and not importlib.util.find_spec("matplotlib"):
+        parser.error("--plot needs matplotlib")
+    if args.readme:
+        try:
+            table.around_markers(args.readme.read_text())
+        except (OSError, ValueError) as error:
+            parser.error(f"--readme {args.readme}: {error}")
     return args
+
+
+def measure(args, report, folder):
+    """Fill the report; yields after each row."""
+    quick = args.quick
+    listed = chosen([p for p in problems() if p.quick or not quick], args.words)
+    early = chosen([find(name) for name in (FIRST[:2] if quick else FIRST)], args.words)
+    chains = chosen([chain_problem(n) for n in (CHAINS[:2] if quick else CHAINS)], args.words)
+    if not listed + early + chains:
+        sys.exit(f"no workload's name contains any of {args.words}")
+
+    def begin(title, threads, tools, first=False):
+        """A section."""
+        section = {"title": title, "first": first, "threads": threads, "rows": []}
+        report["sections"].append(section)
+        print(table.heading(section, tools), flush=True)
+        return section
+
+    def end(section, tools, problem, cells):
+        """A row of it."""
+        section["rows"].append(table.row(problem, cells))
+        print(table.line(section, tools), flush=True)
+
+    expected, options = {}, {"python": args.python, "timeout": args.timeout}
+    for mode in args.threads.split(",") if listed and "steady" in args.parts else ():
+        threads = 1 if mode == "1" else len(cores())
+        section = begin(f"Steady calls, {threads} thread{'s' * (threads > 1)}", threads, args.tools)
+        with Team(args.tools, caches=folder / "steady", threads=threads, **options) as team:
+            for problem in listed:
+                if problem.name not in expected:
+                    expected[problem.name] = problem.reference()
+                end(section, args.tools, problem, steady(team, problem, expected[problem.name], args.rounds))
+                report["versions"] |= team.versions
+                yield
+    if "first" not in args.parts:
+        return
+    options["threads"] = len(cores())
+    tools = [t for t in args.tools if t != "c"]  # compiled ahead of time
+    report["versions"] |= imported(tools, options, folder)
+    for title, these in (("First calls", early), ("First calls of chains", chains)):
+        if these:
+            section = begin(f"{title} (again in a second process)", options["threads"], tools, first=True)
+            for problem, cells in first_calls(tools, these, options, folder):
+                end(section, tools, problem, cells)
+                yield
 
 
 def main(argv=None):
     """Measure, print as rows are done, write what was asked for."""
     args = arguments(argv)
-    listed = chosen([p for p in problems() if p.quick or not args.quick], args.words)
-    chains = [chain_problem(n) for n in (CHAINS[:2] if args.quick else CHAINS)]
-    early = chosen([find(name) for name in (FIRST[:2] if args.quick else FIRST)] + chains, args.words)
-    if not listed + early:
-        sys.exit(f"no workload's name contains any of {args.words}")
-    report = {"machine": table.machine(), "tools": args.tools, "versions": {}, "sections": []}
-    expected = {}
-    with tempfile.TemporaryDirectory(prefix="versus-") as folder:
-        for mode in args.threads.split(",") if "steady" in args.parts else ():
-            threads = 1 if mode == "1" else len(cores())
-            title = f"Steady calls, {threads} thread{'s' * (threads > 1)}"
-            section = {"title": title, "first": False, "threads": threads, "rows": []}
-            report["sections"].append(section)
-            options = {"python": args.python, "threads": threads, "timeout": args.timeout}
-            print(table.heading(section, args.tools), flush=True)
-            with Team(args.tools, caches=Path(folder) / "steady", **options) as team:
-                for problem in listed:
-                    if problem.name not in expected:
-                        expected[problem.name] = problem.reference()
-                    cells = steady(team, problem, expected[problem.name], args.rounds)
-                    section["rows"].append(table.row(problem, cells))
-                    print(table.line(section, args.tools), flush=True)
-                report["versions"] |= team.versions
-        if "first" in args.parts:
-            section = {"title": "First calls (in a second process)", "first": True, "threads": len(cores()), "rows": []}
-            report["sections"].append(section)
-            options = {"python": args.python, "threads": len(cores()), "timeout": args.timeout}
-            tools = [t for t in args.tools if t != "c"]  # compiled ahead of time
-            print(table.heading(section, tools), flush=True)
-            for problem, cells in first_calls(tools, early, options, folder):
-                section["rows"].append(table.row(problem, cells))
-                print(table.line(section, tools), flush=True)
+    if args.source:
+        report = json.loads(args.source.read_text())
+    else:
+        report = {"machine": table.machine(), "tools": args.tools, "versions": {}, "sections": []}
+        start = time.monotonic()
+        with tempfile.TemporaryDirectory(prefix="versus-") as folder:
+            for _ in measure(args, report, Path(folder)):
+                report["minutes"] = round((time.monotonic() - start) / 60, 1)
+                if args.json:
+                    args.json.write_text(json.dumps(report, indent=1))
     print("\n".join(table.notes(report)))
-    if args.json:
-        args.json.write_text(json.dumps(report, indent=1))
     if args.markdown:
         args.markdown.write_text(table.markdown(report))
+    if args.readme:
+        args.readme.write_text(table.between_markers(args.readme.read_text(), report))
     if args.plot:
         table.plot(report, args.plot)
 

@@ -22,7 +22,7 @@ def benchmarks(monkeypatch):
 @pytest.mark.skipif(shutil.which("gcc") is None, reason="needs gcc")
 def test_tapejit_and_c_agree(tmp_path):
     out, table = tmp_path / "out.json", tmp_path / "table.md"
-    command = [sys.executable, FOLDER / "versus.py", "--peers", "c", "--workloads", "rosenbrock n=1000", "--quick"]
+    command = [sys.executable, FOLDER / "versus.py", "--peers", "c", "--only", "rosenbrock n=1000", "--quick"]
     command += ["--parts", "steady", "--rounds", "1", "--timeout", "60", "--json", out, "--markdown", table]
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr

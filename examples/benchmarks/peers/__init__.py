@@ -10,6 +10,6 @@ A module with_NAME has one function per problem family, `family(problem) -> (fun
 what is timed, whole: arguments passed, results computed to the end and returned. Arguments are in the form that the tool's
 users keep their data in, made before the clock starts: NumPy arrays for tapejit, autograd, numba, casadi and c, jax.Array for
 jax, torch.Tensor for torch; numbers are Python floats (torch: a tensor). Results are the tool's own arrays, new at each call;
-casadi's are turned into NumPy's, since its own matrices are of little use elsewhere. A family that is missing from a module
-is shown as a dash; `SKIP` says of what is possible but left out, why.
+casadi's are copies out of its buffers, which the next call overwrites. A family that is missing from a module is shown as a
+dash; `SKIP` says of what is possible but left out, why. `forget`, where there is one, drops what the tool keeps of a problem.
 """

@@ -40,7 +40,7 @@ class Problem:
 
     @property
     def name(self) -> str:
-        """What `--workloads` is matched against."""
+        """What `--only` is matched against."""
         return f"{self.title} {self.size}"
 
     @cached_property

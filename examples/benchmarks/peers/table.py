@@ -1,4 +1,4 @@
-"""What versus.py measured, for people: lines while it runs, Markdown, a plot.
+"""What versus.py measured, for people: lines while it runs, Markdown, the part of a README between two markers, a plot.
 
 A report is what `--json` writes: the machine, tools and versions, and sections of rows. A row has a workload's name, size and
 kind, and a cell per tool: its state ("ok", "wrong", "failed", "absent"), the median in seconds, all times, a note. `BY_HAND`
@@ -15,7 +15,8 @@ from datetime import datetime, timezone
 from tapejit.bench import cpu_name
 
 BY_HAND = {"c": "C by hand", "numba": "numba by hand"}
-RATIOS = ("best peer / tapejit", "tapejit / C")
+RATIOS = ("best peer / tapejit", "C / tapejit")
+MARKERS = ("<!-- versus.py: begin -->", "<!-- versus.py: end -->")
 
 
 def machine() -> dict:
@@ -35,17 +36,17 @@ def row(problem, cells) -> dict:
 
 
 def ratios(cells) -> tuple:
-    """(best peer / tapejit, tapejit / C), None where one of the two has no time."""
+    """(best peer / tapejit, C / tapejit, the best peer), None where one of the two has no time."""
     times = {tool: cell["median"] for tool, cell in cells.items() if cell["state"] == "ok"}
     ours = times.pop("tapejit", None)
     limit = times.get("c")
-    best = min((t for tool, t in times.items() if tool not in BY_HAND), default=None)
-    return (best / ours if ours and best else None), (ours / limit if ours and limit else None)
+    best = min((tool for tool in times if tool not in BY_HAND), key=times.get, default=None)
+    return (times[best] / ours if ours and best else None), (limit / ours if ours and limit else None), best
 
 
 def duration(seconds) -> str:
     """Three digits and a unit."""
-    for unit, scale in (("us", 1e6), ("ms", 1e3), ("s", 1.0)):
+    for unit, scale in (("ns", 1e9), ("us", 1e6), ("ms", 1e3), ("s", 1.0)):
         if seconds * scale < 999.5 or unit == "s":
             value = seconds * scale
             return f"{value:.{max(0, 2 - math.floor(math.log10(max(value, 0.01))))}f} {unit}"
@@ -68,7 +69,7 @@ def heading(section, tools) -> str:
     """The lines above a section."""
     width = width_of(section)
     columns = "".join(f"{BY_HAND.get(t, t):>{width}}" for t in tools)
-    return f"\n{section['title']}\n{'':38}{columns}{'peer/ours':>11}{'ours/C':>8}"
+    return f"\n{section['title']}\n{'':38}{columns}{'peer/ours':>11}{'C/ours':>8}"
 
 
 def width_of(section) -> int:
@@ -80,7 +81,7 @@ def line(section, tools) -> str:
     """The last row of a section."""
     row = section["rows"][-1]
     columns = "".join(f"{text(row['cells'][t]):>{width_of(section)}}" for t in tools)
-    peer, limit = map(times_as, ratios(row["cells"]))
+    peer, limit = map(times_as, ratios(row["cells"])[:2])
     return f"{row['name'] + ' ' + row['size']:38}{columns}{peer:>11}{limit:>8}"
 
 
@@ -102,7 +103,7 @@ def notes(report) -> list[str]:
                     reasons.setdefault(key, dict.fromkeys([])).setdefault(f"{row['name']} {row['size']}")
     lines = []
     for section in report["sections"]:
-        peers, limits = zip(*(ratios(row["cells"]) for row in section["rows"])) if section["rows"] else ((), ())
+        peers, limits, _ = zip(*(ratios(row["cells"]) for row in section["rows"])) if section["rows"] else ((), (), ())
         means = [f"{name} {times_as(mean(values))}" for name, values in zip(RATIOS, (peers, limits)) if mean(values)]
         if means:
             lines.append(f"{section['title']}: geometric means: {', '.join(means)}.")
@@ -122,44 +123,79 @@ def mean(values):
     return math.exp(sum(map(math.log, values)) / len(values)) if values else None
 
 
-def markdown(report) -> str:
-    """All sections as tables, with the machine above and the notes below."""
-    lines = [about(report), ""]
-    for section in report["sections"]:
-        lines += [f"### {section['title']}", ""]
-        tools = [t for t in report["tools"] if any(t in row["cells"] for row in section["rows"])]
-        head = ["workload", *(BY_HAND.get(t, t) for t in tools), *RATIOS]
-        lines += ["| " + " | ".join(head) + " |", "|---" + "|---:" * (len(head) - 1) + "|"]
-        for row in section["rows"]:
-            cells = [text(row["cells"][t]) for t in tools] + [times_as(r) for r in ratios(row["cells"])]
-            lines.append("| " + " | ".join([f"{row['name']} {row['size']}", *cells]) + " |")
-        lines.append("")
-    return "\n".join(lines + [f"- {note}" for note in notes(report)]) + "\n"
+def columns(section, tools) -> list[str]:
+    """The tools that have a time in the section, or a wrong result."""
+    states = {t: {row["cells"][t]["state"] for row in section["rows"] if t in row["cells"]} for t in tools}
+    return [t for t in tools if states[t] & {"ok", "wrong"}]
+
+
+def rows(section, tools) -> list[str]:
+    """A section as a table."""
+    tools = columns(section, tools)
+    head = ["workload", *(BY_HAND.get(t, t) for t in tools), *RATIOS]
+    lines = ["| " + " | ".join(head) + " |", "|---" + "|---:" * (len(head) - 1) + "|"]
+    for row in section["rows"]:
+        peer, limit, best = ratios(row["cells"])
+        last = [f"{times_as(peer)} ({best})" if peer else "", times_as(limit)]
+        cells = [f"{row['name']} {row['size']}", *(text(row["cells"][t]) for t in tools), *last]
+        lines.append("| " + " | ".join(cells) + " |")
+    return lines
+
+
+def markdown(report, folded=False) -> str:
+    """All sections as tables, with the machine above and the notes below; folded: those after the first open with a click."""
+    parts = [[about(report)]]
+    for at, section in enumerate(s for s in report["sections"] if s["rows"]):
+        table = rows(section, report["tools"])
+        if folded and at:
+            parts.append([f"<details><summary>{section['title']}</summary>", "", *table, "", "</details>"])
+        else:
+            parts.append([f"**{section['title']}**", "", *table])
+    parts.append([f"- {note}" for note in notes(report)])
+    return "\n\n".join("\n".join(part) for part in parts) + "\n"
+
+
+def around_markers(page) -> tuple[str, str]:
+    """What is above and below the two markers, markers included; ValueError if a page does not have them."""
+    begin, end = MARKERS
+    if page.count(begin) != 1 or page.count(end) != 1 or page.index(begin) > page.index(end):
+        raise ValueError(f"it needs one line {begin} and, below it, one line {end}")
+    return page[: page.index(begin)] + begin, page[page.index(end) :]
+
+
+def between_markers(page, report) -> str:
+    """The page with the tables in place of what was between its two markers."""
+    above, below = around_markers(page)
+    return f"{above}\n{markdown(report, folded=True)}{below}"
 
 
 def plot(report, path):
-    """Dots: each tool's time over tapejit's, a panel per section, a line per workload."""
+    """Dots: each tool's time over tapejit's; a panel per section of steady calls, a line per workload; .svg or .png."""
+    import matplotlib
     from matplotlib.figure import Figure
 
-    sections = [s for s in report["sections"] if s["rows"]]
+    sections = [s for s in report["sections"] if s["rows"] and not s["first"]] or report["sections"][:1]
+    tools = [t for t in report["tools"] if t != "tapejit" and any(t in columns(s, [t]) for s in sections)]
     most = max(len(s["rows"]) for s in sections)
-    figure = Figure(figsize=(7.5 * len(sections), 1.8 + 0.27 * most), layout="constrained")
-    for axes, section in zip(figure.subplots(1, len(sections), squeeze=False)[0], sections):
-        rows = [r for r in section["rows"] if r["cells"]["tapejit"]["state"] == "ok"][::-1]
-        for at, tool in enumerate(t for t in report["tools"] if t != "tapejit"):
+    figure = Figure(figsize=(3.2 + 4.6 * len(sections), 1.6 + 0.25 * most), layout="constrained")
+    for panel, (axes, section) in enumerate(zip(figure.subplots(1, len(sections), squeeze=False, sharex=True)[0], sections)):
+        lines = section["rows"][::-1]
+        for at, tool in enumerate(tools):
             dots = [
-                (r["cells"][tool]["median"] / r["cells"]["tapejit"]["median"], y)
-                for y, r in enumerate(rows)
-                if tool in r["cells"] and r["cells"][tool]["state"] == "ok"
+                (row["cells"][tool]["median"] / row["cells"]["tapejit"]["median"], y)
+                for y, row in enumerate(lines)
+                if all(row["cells"].get(t, {"state": ""})["state"] == "ok" for t in ("tapejit", tool))
             ]
-            style = {"marker": "|", "s": 120, "color": "black"} if tool == "c" else {"s": 28, "color": f"C{at}"}
+            style = {"marker": "|", "s": 90, "color": "black"} if tool == "c" else {"s": 22, "color": f"C{at}"}
             axes.scatter(*zip(*dots) if dots else ([], []), label=BY_HAND.get(tool, tool), zorder=3, **style)
         axes.axvline(1.0, color="black", linewidth=0.8, label="tapejit")
-        axes.set_yticks(range(len(rows)), [f"{r['name']}  {r['size']}" for r in rows], fontsize=8)
-        axes.set(xscale="log", xlabel="time / tapejit's time", ylim=(-0.6, len(rows) - 0.4))
+        names = [] if panel and len(lines) == most else [f"{row['name']}  {row['size']}" for row in lines]
+        axes.set_yticks(range(len(lines)), names or [""] * len(lines), fontsize=8)
+        axes.set(xscale="log", xlabel="time / tapejit's time", ylim=(-0.6, len(lines) - 0.4))
         axes.grid(axis="both", alpha=0.3)
         axes.set_title(section["title"], fontsize=10)
     figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=9, fontsize=8)
     m = report["machine"]
     figure.supxlabel(f"{m['cpu']}, {m['cores']} cores, {m['date'][:10]}", fontsize=8)
-    figure.savefig(path, dpi=110)
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "versus"}):
+        figure.savefig(path, dpi=100)

@@ -7,6 +7,7 @@ same core, so that none has the better one. Caches on disk are in a folder of th
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -124,7 +125,8 @@ class Team:
         """Have all workers forget the problem."""
         for worker in self.workers.values():
             if worker.alive:
-                worker.ask("drop")
+                with contextlib.suppress(Failure):  # it ended since; the next problem starts another
+                    worker.ask("drop")
 
     def __enter__(self):
         return self

@@ -1,7 +1,7 @@
 """Numba: gradients by hand in loops under njit, as its users write them; it differentiates nothing itself.
 
 NumPy arrays in, NumPy arrays out. `fastmath` as in the C column. With several threads, loops over 100,000 elements and more are
-parallel (`prange`); short ones would pay 20 us for it.
+parallel (`prange`), short ones would pay 20 us for it; the mixture's are left serial, as sums into arrays need blocks by hand.
 """
 
 import math
@@ -11,16 +11,18 @@ import numba
 import numpy as np
 from numba import prange
 
+from .problems import BOTTOM, TOP
+
 VERSION = numba.__version__
-BY_HAND = "by hand in the C column only"
-SKIP = {"state": BY_HAND, "tiny": BY_HAND, **dict.fromkeys(("classifier", "recurrent", "attention"), "the work is BLAS's")}
+SKIP = dict.fromkeys(("tiny", "classifier", "recurrent", "attention"), "nobody writes back-propagation in loops")
 MANY = 100_000
 THREADS = os.environ.get("NUMBA_NUM_THREADS") != "1"
 
 
 def compiled(f, n=0):
-    """The function as machine code; for so many elements."""
-    return numba.njit(f, fastmath=True, error_model="numpy", cache=True, parallel=THREADS and n >= MANY)
+    """The function as machine code; for so many elements. Not cached if parallel: the cache would give that for few, too."""
+    parallel = THREADS and n >= MANY
+    return numba.njit(f, fastmath=True, error_model="numpy", cache=not parallel, parallel=parallel)
 
 
 def scalar(p):
@@ -203,6 +205,46 @@ def likelihood(alphas, means, factors, x):
         for i in range(d):
             d_factors[c, i, i] = d_factors[c, i, i] * q[c, i, i] + shares[c]
     return total - n * math.log(mass), (shares - n * np.exp(alphas) / mass, d_means, d_factors)
+
+
+def state(p):
+    return compiled(density_slopes, p.args[0].size), p.args
+
+
+NUMERATOR, DENOMINATOR = np.array(TOP), np.array(BOTTOM)
+
+
+@numba.njit(fastmath=True, error_model="numpy", cache=True)
+def polynomial(c, t, root, p):
+    """The value and its derivatives by t, root and p, which Horner's rule carries along."""
+    value = by_t = by_root = by_p = 0.0
+    for plane in range(c.shape[0] - 1, -1, -1):
+        v = v_t = v_root = 0.0
+        for row in range(3, -1, -1):
+            cubic = cubic_t = 0.0
+            for power in range(3, -1, -1):
+                cubic_t = cubic_t * t + cubic
+                cubic = cubic * t + c[plane, row, power]
+            v_root = v_root * root + v
+            v, v_t = v * root + cubic, v_t * root + cubic_t
+        by_p = by_p * p + value
+        value, by_t, by_root = value * p + v, by_t * p + v_t, by_root * p + v_root
+    return value, by_t, by_root, by_p
+
+
+def density_slopes(salinity, temperature, pressure):
+    n = len(salinity)
+    by_salinity, by_temperature, by_pressure = np.empty(n), np.empty(n), np.empty(n)
+    for i in prange(n):
+        t, root, p = temperature[i], math.sqrt(salinity[i]), pressure[i]
+        top, top_t, top_root, top_p = polynomial(NUMERATOR, t, root, p)
+        bottom, bottom_t, bottom_root, bottom_p = polynomial(DENOMINATOR, t, root, p)
+        over = 1.0 / bottom
+        ratio, small = top * over, 0.02 * math.exp(-p * t)
+        by_salinity[i] = (top_root - ratio * bottom_root) * over * 0.5 / root
+        by_temperature[i] = (top_t - ratio * bottom_t) * over - small * p
+        by_pressure[i] = (top_p - ratio * bottom_p) * over - small * t
+    return by_salinity, by_temperature, by_pressure
 
 
 def chain(p):

@@ -15,10 +15,14 @@ from . import problems
 
 VERSION = torch.__version__
 VARIANT = "compiled"
-EAGER_MEMORY = "it keeps some 250 arrays of 32 MB"
 SKIP = {}
 
 compiled = functools.partial(torch.compile, dynamic=False, fullgraph=True)
+
+
+def forget():
+    """Drop what is compiled: functions of one origin share a limit of eight versions."""
+    torch.compiler.reset()
 
 
 def tensors(nest):

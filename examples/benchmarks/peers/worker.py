@@ -74,6 +74,7 @@ class Bench:
     def drop(self):
         """Free the problem."""
         self.timer = None
+        getattr(self.module, "forget", lambda: None)()
         gc.collect()
 
 
