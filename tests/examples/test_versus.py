@@ -19,17 +19,97 @@ def benchmarks(monkeypatch):
     return FOLDER
 
 
-@pytest.mark.skipif(shutil.which("gcc") is None, reason="needs gcc")
-def test_tapejit_and_c_agree(tmp_path):
-    out, table = tmp_path / "out.json", tmp_path / "table.md"
-    command = [sys.executable, FOLDER / "versus.py", "--peers", "c", "--only", "rosenbrock n=1000", "--quick"]
-    command += ["--parts", "steady", "--rounds", "1", "--timeout", "60", "--json", out, "--markdown", table]
+def test_quick_run(tmp_path):
+    """tapejit, and C where there is a compiler, on the short list: all results are right, the README has the table."""
+    times, page = tmp_path / "times.json", tmp_path / "README.md"
+    page.write_text("above\n<!-- versus.py: begin -->\n<!-- versus.py: end -->\nbelow\n")
+    command = [sys.executable, FOLDER / "versus.py", "--quick", "--parts", "steady", "--rounds", "1", "--timeout", "60"]
+    command += ["--peers", "c" if shutil.which("gcc") else "none", "--json", times, "--readme", page]
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    (row,) = json.loads(out.read_text())["sections"][0]["rows"]
-    assert (row["name"], row["size"]) == ("rosenbrock", "n=1000")
-    assert {tool: cell["state"] for tool, cell in row["cells"].items()} == {"tapejit": "ok", "c": "ok"}
-    assert "| rosenbrock n=1000 |" in table.read_text() and "rosenbrock n=1000" in done.stdout
+    rows = json.loads(times.read_text())["sections"][0]["rows"]
+    assert len(rows) >= 12
+    for row in rows:
+        assert row["cells"]["tapejit"]["state"] == "ok", row
+        assert row["cells"].get("c", {"state": "absent"})["state"] in ("ok", "absent"), row
+        assert f"| {row['name']} {row['size']} |" in page.read_text() and f"{row['name']} {row['size']}" in done.stdout
+    lines = page.read_text().splitlines()
+    assert lines[0] == "above" and lines[-1] == "below"
+    assert {line.count("|") for line in lines if line.startswith("|")} == {6 if shutil.which("gcc") else 5}
+
+
+def report():
+    """A report with times that are easily divided."""
+
+    def cells(**times):
+        failed = {"state": "failed", "note": "it broke"}
+        return {tool: {"state": "ok", "median": t, "times": [t]} if t else dict(failed) for tool, t in times.items()}
+
+    machine = {"cpu": "Some CPU", "cores": 2, "system": "Linux", "date": "2026-01-02T03:04+00:00", "load": 0.0}
+    rows = [
+        {"name": "a", "size": "n=1", "kind": "loops", "cells": cells(tapejit=2e-7, c=1e-7, jax=6e-6, numba=3e-7, casadi=None)},
+        {"name": "b", "size": "n=2", "kind": "loops", "cells": cells(tapejit=2e-3, c=8e-3, jax=3e-3, numba=1.0, casadi=None)},
+    ]
+    sections = [{"title": f"Part {i}", "first": False, "threads": i, "rows": rows} for i in (1, 2)]
+    tools = ["tapejit", "c", "jax", "numba", "casadi"]
+    return {"machine": machine, "tools": tools, "versions": {"jax": "1.2"}, "sections": sections}
+
+
+TABLE = """\
+| workload | tapejit | C by hand | jax | numba by hand | best peer / tapejit | C / tapejit |
+|---|---:|---:|---:|---:|---:|---:|
+| a n=1 | 200 ns | 100 ns | 6.00 us | 300 ns | 30 (jax) | 0.5 |
+| b n=2 | 2.00 ms | 8.00 ms | 3.00 ms | 1.00 s | 1.5 (jax) | 4 |
+"""
+
+
+def test_markdown(benchmarks):
+    from peers import table
+
+    text = table.markdown(report())
+    assert text.startswith("Some CPU, 2 cores, Linux, 2026-01-02. jax 1.2.\n")
+    assert text.count("\n" + TABLE) == 2
+    assert "Part 1: geometric means: best peer / tapejit 6.71, C / tapejit 1.41." in text
+    assert "casadi: failed: it broke (a n=1, b n=2)." in text
+
+
+def test_readme_is_rewritten_between_its_markers(benchmarks):
+    from peers import table
+
+    begin, end = table.MARKERS
+    once = table.between_markers(f"# top\n\n{begin}\nold\n{end}\n\nrest\n", report())
+    assert once.startswith(f"# top\n\n{begin}\n") and once.endswith(f"{end}\n\nrest\n")
+    assert TABLE in once and "old" not in once and once.count("<details>") == once.count("</details>") == 1
+    assert table.between_markers(once, report()) == once
+    for page in ("no markers", f"{end}\n{begin}", f"{begin}\n{begin}\n{end}"):
+        with pytest.raises(ValueError, match="versus.py: begin"):
+            table.between_markers(page, report())
+
+
+def test_plot(benchmarks, tmp_path):
+    pytest.importorskip("matplotlib")
+    from peers import table
+
+    table.plot(report(), tmp_path / "plot.svg")
+    drawn = (tmp_path / "plot.svg").read_text()
+    assert all(f">{text}</text>" in drawn for text in ("Part 1", "Part 2", "jax", "C by hand", "b  n=2"))
+    assert ">casadi<" not in drawn
+
+
+def test_options_are_checked_before_anything_is_measured(benchmarks, tmp_path, capsys):
+    import versus
+
+    page = tmp_path / "README.md"
+    page.write_text("nothing to replace")
+    for options, why in (
+        (["--readme", str(page)], "it needs one line <!-- versus.py: begin -->"),
+        (["--peers", "jax,numpy"], "no such peer: numpy"),
+        (["--threads", "3"], "--threads takes 1 and all"),
+    ):
+        with pytest.raises(SystemExit):
+            versus.main(options)
+        said = capsys.readouterr()
+        assert why in said.err and not said.out
 
 
 def test_wrong_results_are_told(benchmarks):
@@ -47,7 +127,7 @@ def test_a_tool_that_is_missing_or_late_is_told(benchmarks, tmp_path):
     from peers.team import Failure, Team
 
     with Team(["nothing", "tapejit"], caches=tmp_path, timeout=60) as team:
-        with pytest.raises(Failure, match="No module named 'peers.with_nothing'"):
+        with pytest.raises(Failure, match="not installed: No module named 'peers.with_nothing'"):
             team.ask("nothing", "prepare", "d sin(x)^2 float")
         seconds, (slope,) = team.ask("tapejit", "prepare", "d sin(x)^2 float")
         assert seconds > 0 and abs(slope - np.sin(1.4)) < 1e-15

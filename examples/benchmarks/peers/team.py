@@ -22,7 +22,7 @@ CACHES = ("TAPEJIT_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR", "N
 
 
 class Failure(Exception):
-    """A worker could not do what it was asked; the message is a word of why. absent: the tool has no version of the problem."""
+    """A worker could not do what it was asked; the message is a word of why. absent: there is no such tool, or no version of it."""
 
     def __init__(self, why, absent=False):
         super().__init__(why)
@@ -111,13 +111,13 @@ class Team:
     def ask(self, tool, *message):
         """The answer of a tool's worker; Failure, too, where the tool is not installed."""
         if tool in self.missing:
-            raise Failure(self.missing[tool])
+            raise self.missing[tool]
         if tool not in self.workers or not self.workers[tool].alive:
             try:
                 self.workers[tool] = Worker(tool, *self.options)
                 self.versions |= self.workers[tool].ask("import")
             except Failure as failure:
-                self.missing[tool] = str(failure)
+                self.missing[tool] = failure
                 raise
         return self.workers[tool].ask(*message)
 

@@ -6,6 +6,7 @@ would be BLAS's, as in the other columns.
 
 import ctypes
 import os
+import shutil
 import subprocess
 import tempfile
 from pathlib import Path
@@ -20,6 +21,8 @@ SKIP = dict.fromkeys(("classifier", "recurrent", "attention"), "matrix products 
 
 def compiled() -> ctypes.PyDLL:
     """gradients.c as a library, with threads where more than one is asked for."""
+    if not shutil.which("gcc"):
+        raise ImportError("no gcc")
     flags = FLAGS + ["-fopenmp" if os.environ["OMP_NUM_THREADS"] != "1" else "-fopenmp-simd"]
     with tempfile.TemporaryDirectory() as folder:
         library = Path(folder) / "gradients.so"

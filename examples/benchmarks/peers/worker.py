@@ -6,7 +6,7 @@
     time, count         -> seconds of that many calls, one after the other
     drop                -> forget the problem
 
-Replies are ("ok", answer), ("absent", why) or ("failed", why). CORE pins the process before the tool is imported and counts
+Replies are ("ok", answer), ("absent", why) of what is not there, or ("failed", why). CORE pins the process before the tool is imported and counts
 its cores; "-" does not.
 """
 
@@ -96,7 +96,7 @@ def main():
         except Absent as error:
             reply = "absent", str(error)
         except ImportError as error:
-            reply = "failed", str(error)
+            reply = "absent", f"not installed: {error}"
         except Exception as error:
             reply = "failed", f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:120]}"
         connection.send(reply)
