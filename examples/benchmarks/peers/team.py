@@ -22,7 +22,7 @@ CACHES = ("TAPEJIT_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR", "N
 
 
 class Failure(Exception):
-    """A worker could not do what it was asked; the message is a word of why. absent: there is no such tool, or no version of it."""
+    """A worker could not do what it was asked; the message is why. absent: no such tool, or no version of the problem."""
 
     def __init__(self, why, absent=False):
         super().__init__(why)

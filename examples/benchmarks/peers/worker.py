@@ -6,8 +6,8 @@
     time, count         -> seconds of that many calls, one after the other
     drop                -> forget the problem
 
-Replies are ("ok", answer), ("absent", why) of what is not there, or ("failed", why). CORE pins the process before the tool is imported and counts
-its cores; "-" does not.
+Replies are ("ok", answer), ("absent", why) of what is not there, or ("failed", why). CORE pins the process before the tool is
+imported and counts its cores; "-" does not.
 """
 
 import gc
