@@ -2,7 +2,8 @@
 
 A report is what `--json` writes: the machine, tools and versions, and sections of rows. A row has a workload's name, size and
 kind, and a cell per tool: its state ("ok", "wrong", "failed", "absent"), the median in seconds, all times, a note. `BY_HAND`
-names the columns that do not differentiate: they are limits, not peers, and no ratio to the best peer counts them.
+names the columns that do not differentiate: they are limits, not peers, and no ratio to the best peer counts them. First calls
+are not compared with those of the tools that never compile (`EAGER`).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from datetime import datetime, timezone
 from tapejit.bench import cpu_name
 
 BY_HAND = {"c": "C by hand", "numba": "numba by hand"}
+EAGER = {"torch eager", "autograd"}
 RATIOS = ("best peer / tapejit", "C / tapejit")
 MARKERS = ("<!-- versus.py: begin -->", "<!-- versus.py: end -->")
 
@@ -35,12 +37,14 @@ def row(problem, cells) -> dict:
     return {"name": problem.title, "size": problem.size, "kind": problem.kind, "cells": cells}
 
 
-def ratios(cells) -> tuple:
+def ratios(section, row) -> tuple:
     """(best peer / tapejit, C / tapejit, the best peer), None where one of the two has no time."""
+    cells = row["cells"]
     times = {tool: cell["median"] for tool, cell in cells.items() if cell["state"] == "ok"}
     ours = times.pop("tapejit", None)
     limit = times.get("c")
-    best = min((tool for tool in times if tool not in BY_HAND), key=times.get, default=None)
+    peers = times.keys() - BY_HAND.keys() - (EAGER if section["first"] else set())
+    best = min(peers, key=times.get, default=None)
     return (times[best] / ours if ours and best else None), (limit / ours if ours and limit else None), best
 
 
@@ -81,7 +85,7 @@ def line(section, tools) -> str:
     """The last row of a section."""
     row = section["rows"][-1]
     columns = "".join(f"{text(row['cells'][t]):>{width_of(section)}}" for t in tools)
-    peer, limit = map(times_as, ratios(row["cells"])[:2])
+    peer, limit = map(times_as, ratios(section, row)[:2])
     return f"{row['name'] + ' ' + row['size']:38}{columns}{peer:>11}{limit:>8}"
 
 
@@ -103,7 +107,7 @@ def notes(report) -> list[str]:
                     reasons.setdefault(key, dict.fromkeys([])).setdefault(f"{row['name']} {row['size']}")
     lines = []
     for section in report["sections"]:
-        peers, limits, _ = zip(*(ratios(row["cells"]) for row in section["rows"])) if section["rows"] else ((), (), ())
+        peers, limits, _ = zip(*(ratios(section, row) for row in section["rows"])) if section["rows"] else ((), (), ())
         means = [f"{name} {times_as(mean(values))}" for name, values in zip(RATIOS, (peers, limits)) if mean(values)]
         if means:
             lines.append(f"{section['title']}: geometric means: {', '.join(means)}.")
@@ -135,7 +139,7 @@ def rows(section, tools) -> list[str]:
     head = ["workload", *(BY_HAND.get(t, t) for t in tools), *RATIOS]
     lines = ["| " + " | ".join(head) + " |", "|---" + "|---:" * (len(head) - 1) + "|"]
     for row in section["rows"]:
-        peer, limit, best = ratios(row["cells"])
+        peer, limit, best = ratios(section, row)
         last = [f"{times_as(peer)} ({best})" if peer else "", times_as(limit)]
         cells = [f"{row['name']} {row['size']}", *(text(row["cells"][t]) for t in tools), *last]
         lines.append("| " + " | ".join(cells) + " |")

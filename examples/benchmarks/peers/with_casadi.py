@@ -1,8 +1,8 @@
-"""CasADi: expression graphs of SX scalars (of MX matrices where they pay), run by its virtual machine.
+"""CasADi: expression graphs of MX matrices (of SX scalars where there are few numbers), run by its virtual machine.
 
 A call copies NumPy arrays into the buffers that a function is bound to (`Function.buffer`, its documented low-overhead call,
-some 15 us less than calling the function with arrays) and the results out. Functions of an element, a row or a point are mapped
-over all of them, in several threads where there are. No just-in-time C: that takes seconds of a compiler for each function.
+some 15 us less than calling the function with arrays) and the results out. Elementwise functions are mapped over as many parts
+of a large vector as there are threads. No just-in-time C: that takes seconds of a compiler for each function.
 """
 
 import os
@@ -46,24 +46,18 @@ def function(inputs, outputs):
     return ca.Function("f", inputs, [ca.densify(o) for o in outputs])
 
 
-def mapped(f, n, size, shared=(), summed=()):
-    """The function of one column for n of them: arguments `shared` are the same for all, results `summed` are added up."""
-    if THREADS > 1 and size >= MANY and n % THREADS == 0:
-        part = f.map("part", "serial", n // THREADS, shared, summed)
-        return part.map("f", "thread", THREADS, shared, summed)
-    return f.map("f", "serial", n, shared, summed)
-
-
 def elementwise(make, order, results, p):
     """An elementwise function, its derivatives of that order by each argument; of them, the results in that slice."""
     n = p.args[0].size
-    symbols = [ca.SX.sym(f"x{i}") for i in range(len(p.args))]
+    parts = THREADS if n >= MANY and n % THREADS == 0 else 1
+    symbols = [ca.MX.sym(f"x{i}", n // parts) for i in range(len(p.args))]
     y = make(*symbols)
     slopes = [y]
     for _ in range(order):
-        slopes = [ca.gradient(s, x) for s in slopes for x in symbols]
+        slopes = [ca.gradient(ca.sum1(s), x) for s in slopes for x in symbols]
     outputs = [y, *slopes][results]
-    return bound(mapped(function(symbols, outputs), n, n), p.args, [(n,)] * len(outputs))
+    f = function(symbols, outputs)
+    return bound(f.map(parts, "thread") if parts > 1 else f, p.args, [(n,)] * len(outputs))
 
 
 def square(x):
@@ -84,7 +78,7 @@ def sin_squared(p):
 
 
 def rosenbrock(p):
-    x = ca.SX.sym("x", p.sizes[0])
+    x = (ca.SX if p.sizes[0] <= 10 else ca.MX).sym("x", p.sizes[0])
     y = valley(x)
     return bound(function([x], [y, ca.gradient(y, x)]), p.args, [(), p.sizes]), p.args
 
@@ -108,31 +102,35 @@ def options(p):
 
 def logistic(p):
     rows, columns = p.sizes
-    w, x, y = ca.SX.sym("w", columns), ca.SX.sym("x", columns), ca.SX.sym("y")
-    margin = y * ca.dot(x, w)
-    loss = (ca.log(1.0 + ca.exp(-ca.fabs(margin))) - ca.fmin(margin, 0.0)) / rows
-    f = mapped(function([w, x, y], [loss, ca.gradient(loss, w)]), rows, rows * columns, [0], [0, 1])
-    call = bound(f, (p.args[0], p.args[1].T, p.args[2]), [(), (columns,)])
+    w, x, y = ca.MX.sym("w", columns), ca.MX.sym("x", columns, rows), ca.MX.sym("y", 1, rows)
+    margins = y * ca.mtimes(w.T, x)
+    loss = ca.sum2(ca.log(1.0 + ca.exp(-ca.fabs(margins))) - ca.fmin(margins, 0.0)) / rows
+    call = bound(function([w, x, y], [loss, ca.gradient(loss, w)]), (p.args[0], p.args[1].T, p.args[2]), [(), (columns,)])
     return lambda w, x, y: call(w, x.T, y), p.args
 
 
 def mixture(p):
-    (d, k, n), (alphas, means, factors, _) = p.sizes, p.args
-    a, x = ca.SX.sym("a", k), ca.SX.sym("x", d)
-    m, q = ca.SX.sym("m", d, k), ca.SX.sym("q", d * d, k)
+    (d, k, n), (alphas, means, factors, points) = p.sizes, p.args
+    a, m = ca.MX.sym("a", k), ca.MX.sym("m", d, k)
+    q, x = ca.MX.sym("q", d, d * k), ca.MX.sym("x", d, n)  # matrices side by side, transposed
     inner = []
-    for c in range(k):
-        below = ca.reshape(q[:, c], d, d).T  # as NumPy's, row after row
-        logs = ca.diag(below)
-        y = ca.mtimes(ca.tril(below, False) + ca.diag(ca.exp(logs)), x - m[:, c])
-        inner.append(a[c] + ca.sum1(logs) - 0.5 * ca.sumsqr(y))
-    each = ca.logsumexp(ca.vertcat(*inner)) - ca.logsumexp(a)
-    f = function([a, m, q, x], [each, *(ca.gradient(each, v) for v in (a, m, q))])
-    f = mapped(f, n, n * k * d, [0, 1, 2], [0, 1, 2, 3])
-    call = bound(f, (alphas, means.T, factors.reshape(k, -1).T, p.args[3].T), [(), (k,), (d, k), (d * d, k)])
+    for alpha, mean, above in zip(ca.vertsplit(a), ca.horzsplit(m), ca.horzsplit(q, d)):
+        logs = ca.diag(above)
+        y = ca.mtimes(ca.tril(above.T, False) + ca.diag(ca.exp(logs)), x - ca.repmat(mean, 1, n))
+        inner.append(alpha + ca.sum1(logs) - 0.5 * ca.sum1(y**2))
+    top = inner[0]
+    for row in inner[1:]:
+        top = ca.fmax(top, row)
+    each = ca.log(sum(ca.exp(row - top) for row in inner)) + top
+    total = ca.sum2(each) - n * ca.logsumexp(a)
+    call = bound(
+        function([a, m, q, x], [total, *(ca.gradient(total, v) for v in (a, m, q))]),
+        (alphas, means.T, factors.reshape(k * d, d).T, points.T),
+        [(), (k,), (d, k), (d, d * k)],
+    )
 
     def value_and_grad(alphas, means, factors, x):
-        value, d_alphas, d_means, d_factors = call(alphas, means.T, factors.reshape(k, -1).T, x.T)
+        value, d_alphas, d_means, d_factors = call(alphas, means.T, factors.reshape(k * d, d).T, x.T)
         return value, (d_alphas, d_means.T, d_factors.T.reshape(k, d, d))
 
     return value_and_grad, p.args
@@ -153,17 +151,14 @@ def state(p):
 
 
 def chain(p):
-    n = p.args[0].size
-    x = ca.SX.sym("x", n)
-    y = problems.chain(x, p.sizes[0])
-    return bound(function([x], [ca.jtimes(y, x, ca.SX.ones(n), True)]), p.args, [(n,)]), p.args
+    return elementwise(lambda x: problems.chain(x, p.sizes[0]), 1, slice(1, None), p), p.args
 
 
 def tiny(p):
     params, x = p.args
     flat = problems.leaves(params)
-    symbols = [ca.SX.sym(f"p{i}", *(a.shape if a.ndim == 2 else (1, a.size))) for i, a in enumerate(flat)]
-    data = y = ca.SX.sym("x", *x.shape)
+    symbols = [ca.MX.sym(f"p{i}", *(a.shape if a.ndim == 2 else (1, a.size))) for i, a in enumerate(flat)]
+    data = y = ca.MX.sym("x", *x.shape)
     for w, b in zip(symbols[::2], symbols[1::2]):
         y = ca.tanh(ca.mtimes(y, w) + ca.repmat(b, x.shape[0], 1))
     mean = ca.sum1(y) / x.shape[0]
