@@ -9,7 +9,8 @@ compared with gradients that NumPy computes (peers/problems.py): a wrong one is 
 are made in fresh processes with empty caches, and again in a second process that finds what the first one left on disk;
 importing the tool and making the arguments are not counted. How each tool is called: peers/__init__.py and the modules there.
 A peer that is not installed, fails, or takes longer than `--timeout` for an answer is told below the tables; the others go on.
-The machine should have nothing else to do.
+The machine should have nothing else to do. `pip install jax torch autograd numba casadi matplotlib` and gcc make all columns;
+what one has of them will do.
 """
 
 import argparse

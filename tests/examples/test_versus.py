@@ -73,6 +73,15 @@ def test_markdown(benchmarks):
     assert "casadi: failed: it broke (a n=1, b n=2)." in text
 
 
+def test_first_calls_are_not_compared_with_tools_that_build_nothing(benchmarks):
+    from peers import table
+
+    cells = {tool: {"state": "ok", "median": t, "again": t} for tool, t in dict(tapejit=0.1, autograd=1e-3, jax=0.4).items()}
+    row = {"name": "a", "size": "n=1", "kind": "loops", "cells": cells}
+    assert table.ratios({"first": True}, row) == (4.0, None, "jax")
+    assert table.ratios({"first": False}, row) == (0.01, None, "autograd")
+
+
 def test_readme_is_rewritten_between_its_markers(benchmarks):
     from peers import table
 

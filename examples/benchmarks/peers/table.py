@@ -111,6 +111,8 @@ def notes(report) -> list[str]:
         means = [f"{name} {times_as(mean(values))}" for name, values in zip(RATIOS, (peers, limits)) if mean(values)]
         if means:
             lines.append(f"{section['title']}: geometric means: {', '.join(means)}.")
+    if any(section["first"] for section in report["sections"]):
+        lines.append(f"First calls: {' and '.join(sorted(EAGER))} build no function, so no ratio counts them.")
     for (tool, state, why), where in reasons.items():
         lines.append(f"{BY_HAND.get(tool, tool)}: {state}: {why} ({places(list(where))}).")
     return lines
