@@ -28,7 +28,7 @@ from functools import lru_cache
 
 import numpy as np
 
-LARGE = 1 << 20  # bytes of a result: smaller ones are NumPy's own, which keeps those that fit the C library's heap
+LARGE = 1 << 18  # bytes of a result: smaller ones are NumPy's own, which keeps those that fit the C library's heap
 HUGE = 1 << 22
 KEPT_BYTES = 1 << 27
 KEPT_BLOCKS = 16

@@ -33,7 +33,7 @@ KEPT = "tapejit.kept"
 LIBRARIES = 64  # that one LLJIT links; a new one takes 1 ms
 RUNS = 16  # of one pass builder
 # Which passes are run: "all" of them; those that leave code outside loops "scalar", as there is much, over which the SLP
-# vectorizer takes its time; the "few" that matter for a little code without loops: half the time of all.
+# vectorizer takes its time; the "few" that matter for a little code without loops: half the time of all; "none".
 PASSES = ("all", "scalar", "few")
 SPEED = 1  # vectorizes, unrolls and interleaves like 3, for half the time (measured: equal code speed)
 
@@ -83,6 +83,8 @@ class Session:
         text, _, late = text.partition(LATE)
         context = llvm.create_context()
         module = llvm.parse_assembly(text, context)
+        if passes == "none":
+            return module
         builder = self.builder(passes)
         if passes == "few":
             manager = llvm.create_new_module_pass_manager()
@@ -126,7 +128,8 @@ def session() -> Session:
 
 def attributes() -> str:
     """Attributes of every function whose loops should be vectorized."""
-    return f'nounwind noinline "prefer-vector-width"="{session().width}"'
+    width = session().width
+    return f'nounwind noinline alignstack({width // 8}) "prefer-vector-width"="{width}"'
 
 
 class Image:

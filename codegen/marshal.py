@@ -87,7 +87,8 @@ def lists_code():
     """The machine code that runs a program on lists of arrays: needed by every process, at its first call."""
     from . import engine
 
-    return engine.immortal(engine.Code(engine.Image(_lists(), "few"), ["lists"], {}))
+    image = engine.Image(_lists(), "none")  # passes would make gathers of these loops, for 10 ms
+    return engine.immortal(engine.Code(image, ["lists"], {}))
 
 
 def _same() -> str:
@@ -569,4 +570,4 @@ def _lists() -> str:
     last = w.let(f"sub i64 {w.load('%outputs', SIZE, 'i64')}, 1")
     arena = w.load(w.word(data[1], last))
     w.line(f"ret i64 {w.let(f'call i64 %program(ptr {data[0]}, ptr {data[1]}, ptr {arena}, ptr {arena})')}")
-    return w.text("optnone noinline")  # LLVM would make gathers of these loops, for 10 ms
+    return w.text("optnone noinline")

@@ -1,6 +1,7 @@
 """Executables: guards, caching, the life of machine code, threads, what is imported when."""
 
 import gc
+import os
 import subprocess
 import sys
 import threading
@@ -139,3 +140,11 @@ def test_nothing_heavy_is_imported_early():
         "heavy = [m for m in ('llvmlite', 'scipy', 'networkx') if m in sys.modules]; assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_nothing_is_written_to_the_terminal():
+    """LLVM prints what passes skip, among other things."""
+    program = "import numpy as np, tapejit; [tapejit.grad(lambda x: np.sum(np.sin(x) ** 2))(np.ones(9)) for _ in range(3)]"
+    environment = {**os.environ, "TAPEJIT_CACHE": "0"}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
