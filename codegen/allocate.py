@@ -73,6 +73,17 @@ define internal void @unmap(ptr %block) nounwind {{
   ret void
 }}
 
+; There are so many more bytes in so many more free blocks.
+define internal void @add_up(i64 %more.bytes, i64 %more.blocks) nounwind {{
+  %bytes = load i64, ptr @free.bytes
+  %bytes.sum = add i64 %bytes, %more.bytes
+  store i64 %bytes.sum, ptr @free.bytes
+  %count = load i64, ptr @free.count
+  %count.sum = add i64 %count, %more.blocks
+  store i64 %count.sum, ptr @free.count
+  ret void
+}}
+
 ; Take the block that the link points to out of the list.
 define internal ptr @unlink(ptr %link) nounwind {{
   %block = load ptr, ptr %link
@@ -80,12 +91,8 @@ define internal ptr @unlink(ptr %link) nounwind {{
   %next = load ptr, ptr %next.at
   store ptr %next, ptr %link
   %length = load i64, ptr %block
-  %bytes = load i64, ptr @free.bytes
-  %bytes.1 = sub i64 %bytes, %length
-  store i64 %bytes.1, ptr @free.bytes
-  %count = load i64, ptr @free.count
-  %count.1 = sub i64 %count, 1
-  store i64 %count.1, ptr @free.count
+  %less = sub i64 0, %length
+  call void @add_up(i64 %less, i64 -1)
   ret ptr %block
 }}
 
@@ -224,12 +231,7 @@ keep:
   %next.at = getelementptr %block, ptr %block, i64 0, i32 2
   store ptr %first, ptr %next.at
   store ptr %block, ptr @free.first
-  %bytes = load i64, ptr @free.bytes
-  %bytes.1 = add i64 %bytes, %length
-  store i64 %bytes.1, ptr @free.bytes
-  %count = load i64, ptr @free.count
-  %count.1 = add i64 %count, 1
-  store i64 %count.1, ptr @free.count
+  call void @add_up(i64 %length, i64 1)
   call void @trim(i64 {kept_blocks}, i64 {kept_bytes})
   call void @leave()
   br label %out

@@ -177,7 +177,7 @@ def _pays(m, n, k, itemsize) -> bool:
 
 
 def _routine(m, n, k):
-    """(routine, options, whether left and right change places), or None where strides are in the way."""
+    """(routine, options), or None where strides are in the way."""
     options = {"m": m.length, "n": n.length, "k": k.length}
     if m.length == 1 or n.length == 1:
         matrix, rows = (0, m) if n.length == 1 else (1, n)
@@ -187,40 +187,32 @@ def _routine(m, n, k):
         flag, lead = ld
         options |= {"matrix": matrix, "trans": "T" if flag == "N" else "N", "lda": lead,
                     "incx": k.strides[1 - matrix], "incy": rows.strides[2]}  # fmt: skip
-        return "gemv", options, False
-    swapped = n.strides[2] != 1
-    if swapped:  # C' = B' A'
-        m, n, k = [Group(g.length, (g.strides[1], g.strides[0], g.strides[2])) for g in (n, m, k)]
-        options |= {"m": m.length, "n": n.length}
+        return "gemv", options
     a = _layout(m.strides[0], k.strides[0], m.length, k.length)
     b = _layout(k.strides[1], n.strides[1], k.length, n.length)
     if a is None or b is None or n.strides[2] != 1:
         return None
     options |= {"transa": a[0], "lda": a[1], "transb": b[0], "ldb": b[1], "ldc": m.strides[2]}
-    return "gemm", options, swapped
+    return "gemm", options
 
 
 def lowered(product, axis=None, rows=0) -> Call:
     """The call. axis: that runs over the rows of a tile, of at most so many `rows` (tile.py)."""
-    left, right = product.statements
     (result,) = product.effects
-    buffers, ats = [left.buffer, right.buffer, result.buffer], [left.at, right.at, result.at]
+    operands, order = [*product.statements, result], list(range(len(product.space)))
     lengths = [min(n, rows) if v == axis else n for v, n in enumerate(product.space)]
-    groups = [Group(n, tuple([affine.coefficient(at, v) for at in ats])) for v, n in enumerate(lengths)]
-    *batch, m, n, k = groups
-    routine, options, swapped = _routine(m, n, k)
+    m, n = order[-3:-1]
+    if lengths[m] != 1 != lengths[n] and affine.coefficient(result.at, n) != 1:  # C' = B' A'
+        operands[:2], order[-3:-1] = operands[1::-1], (n, m)
+    groups = [Group(lengths[v], tuple([affine.coefficient(x.at, v) for x in operands])) for v in order]
+    routine, options = _routine(*groups[-3:])
     options["beta"] = int(result.resume)
     tile = None
     if axis is not None:
-        name = "mnk"[axis - len(batch)]
-        tile = ({"m": "n", "n": "m"}.get(name, name) if swapped else name, groups[axis].strides)
-    call = Call(routine, result.buffer.type.dtype, options, buffers, [at[0] for at in ats], tuple(batch), tile, "dot")
-    if swapped:
-        for items in (call.buffers, call.start):
-            items[:2] = items[1::-1]
-        call.batch = tuple([Group(g.length, (g.strides[1], g.strides[0], g.strides[2])) for g in batch])
-        call.tile = tile and (tile[0], (tile[1][1], tile[1][0], tile[1][2]))
-    return call
+        at = order.index(axis)
+        tile = ("mnk"[at - len(order) + 3], groups[at].strides)
+    buffers, start = [x.buffer for x in operands], [x.at[0] for x in operands]
+    return Call(routine, result.buffer.type.dtype, options, buffers, start, tuple(groups[:-3]), tile, "dot")
 
 
 def _layout(row_stride, column_stride, rows, columns):

@@ -14,6 +14,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 
 from tapejit.ir.graph import Graph
+from tapejit.ir.pause import pause_gc
 
 KEPT = 64
 # Statements outside loops: up to so many, and no loop, need but few of LLVM's passes; from so many on they are left scalar.
@@ -24,6 +25,7 @@ _alive = weakref.WeakValueDictionary()
 _recent = OrderedDict()
 
 
+@pause_gc
 def compile_graph(graph: Graph, name="f"):
     """The Executable of a graph without regions. `name` is for reading only."""
     key = graph.digest
@@ -80,7 +82,7 @@ def _compile(graph, digest) -> Recipe:
     from . import blas, emit, engine, memory, threads, vecmath
     from .entry import Stats
     from .fuse import fuse
-    from .loops import Call, Exit, Fill, Tiles, flat, kernels_of
+    from .loops import Call, Exit, Tiles, flat, kernels_of
     from .lower import Body
     from .tile import scheduled, tiled
 
@@ -91,7 +93,7 @@ def _compile(graph, digest) -> Recipe:
             buffer.loads += 1
     memory.in_place(steps)
     steps = [s for s in map(scheduled, tiled(steps)) if s is not None]
-    arena = memory.plan([[s.buffer] if type(s) in (Exit, Fill) else s.buffers for s in steps])
+    arena = memory.plan([s.buffers for s in steps])
     marks.append(time.perf_counter())
 
     module = emit.ModuleEmitter(engine.attributes()).module(steps, digest)

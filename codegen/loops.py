@@ -162,6 +162,10 @@ class Fill:
     buffer: Buffer
     start: object
 
+    @property
+    def buffers(self):
+        return [self.buffer]
+
 
 @dataclass(slots=True, eq=False, repr=False)
 class Tiles:
@@ -197,6 +201,10 @@ class Exit:
     index: int
     buffer: Buffer
     seen: object
+
+    @property
+    def buffers(self):
+        return [self.buffer]
 
 
 # ---- text ----------------------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ The walk uses an explicit stack: a chain of 100,000 operations must not recurse.
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -106,18 +107,22 @@ class Item:
 
     def split(self, v, factor):
         """The same item with loop v made two, the inner one of length `factor`."""
-        moved = {u: affine.variable(u + 1) for u in range(v + 1, len(self.space))}
-        moved[v] = affine.add(affine.scale(affine.variable(v), factor), affine.variable(v + 1))
+        stands = {u: affine.variable(u + 1) for u in range(v + 1, len(self.space))}
+        stands[v] = affine.add(affine.scale(affine.variable(v), factor), affine.variable(v + 1))
+        item = self.over((*self.space[:v], self.space[v] // factor, factor, *self.space[v + 1 :]), stands)
+        if type(item.effect) is Fold:
+            axes = {a + (a > v) for a in item.effect.axes}
+            item.effect.axes = frozenset(axes | {v + 1} if v in axes else axes)
+        return item
+
+    def over(self, space, stands):
+        """The same item over other loops; `stands`: for each of the old ones the expression in its place."""
 
         def through(map):
-            return tuple([affine.substitute(e, moved) for e in map])
+            return tuple([affine.substitute(e, stands) for e in map])
 
-        effect = replace(self.effect, at=affine.substitute(self.effect.at, moved))
-        if type(effect) is Fold:
-            axes = {a + (a > v) for a in effect.axes}
-            effect.axes = frozenset(axes | {v + 1} if v in axes else axes)
-        space = (*self.space[:v], self.space[v] // factor, factor, *self.space[v + 1 :])
         products = [[(value, through(map)) for value, map in factors] for factors in self.products]
+        effect = replace(self.effect, at=affine.substitute(self.effect.at, stands))
         index = self.index and (self.index[0], through(self.index[1]))
         return replace(self, space=space, products=products, effect=effect, index=index)
 
@@ -225,6 +230,24 @@ class Body:
             found = self.loads[buffer, at, mask] = self.add(Load, buffer.type.dtype, buffer, at, name)
             self.masked[found] = mask
         return found
+
+    @property
+    def buffers(self) -> set:
+        """All that are read or written."""
+        return {b for b, _, _ in self.loads} | {e.buffer for e in self.effects}
+
+    def redirected(self, where):
+        """The same body on other memory: where(buffer, offset) gives the buffer and the offset in their place."""
+
+        def elsewhere(access):
+            buffer, at = where(access.buffer, access.at)
+            return replace(access, buffer=buffer, at=at)
+
+        new = copy(self)
+        new.loads = {(*where(b, at), mask): name for (b, at, mask), name in self.loads.items()}
+        new.statements = [elsewhere(s) if type(s) is Load else s for s in self.statements]
+        new.effects = [elsewhere(e) for e in self.effects]
+        return new
 
     @property
     def masks(self):

@@ -14,7 +14,6 @@ than that share lines.
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from dataclasses import replace
 
 import numpy as np
 
@@ -24,14 +23,12 @@ LARGE = 1 << 20  # bytes of a temporary that is stored in place of another
 
 
 def in_place(steps) -> None:
-    """Replace, in the bodies, each buffer that can do with the memory of another."""
-    from .loops import Load
-    from .lower import Body, Put
+    """Put bodies that store in place of an operand into the list of steps; all later steps find the result there."""
+    from .lower import Body
 
-    touched = [{b for b, _, _ in s.loads} | {e.buffer for e in s.effects} if isinstance(s, Body) else {s.buffer} for s in steps]
     first, last = {}, {}
-    for i, buffers in enumerate(touched):
-        for b in buffers:
+    for i, step in enumerate(steps):
+        for b in step.buffers:
             first.setdefault(b, i)
             last[b] = i
     stands = {}  # buffer -> the one in its place
@@ -39,34 +36,34 @@ def in_place(steps) -> None:
         if not isinstance(step, Body):
             step.buffer = stands.get(step.buffer, step.buffer)
             continue
-        if touched[i] & stands.keys():
-            step.loads = {(stands.get(b, b), at, mask): name for (b, at, mask), name in step.loads.items()}
-            step.statements = [
-                replace(s, buffer=stands[s.buffer]) if type(s) is Load and s.buffer in stands else s for s in step.statements
-            ]
-        every = {v for v, n in enumerate(step.space) if n > 1}
-        mine = {e.buffer for e in step.effects}
-        for k, e in enumerate(step.effects):
-            b = e.buffer
-            if b in stands:
-                step.effects[k] = replace(e, buffer=stands[b])
-                continue
-            if type(e) is not Put or e.op is not None or step.indexing or not is_large(b) or first[b] != i:
-                continue
-            if sum([other.buffer is b for other in step.effects]) > 1 or not every <= {v for v, _ in e.at[1]}:
-                continue
-            reads = {}
-            for a, at, mask in step.loads:
-                reads.setdefault(a, set()).add((at, mask))
-            for a, places in reads.items():
-                same = a.type.dtype == b.type.dtype and a.type.nbytes == b.type.nbytes and is_large(a)
-                if same and places == {(e.at, ())} and last[a] == i and a not in mine:
-                    stands[b] = a
-                    mine.add(a)
-                    last[a] = last[b]
-                    a.loads += b.loads
-                    step.effects[k] = replace(e, buffer=a)
-                    break
+        if step.buffers & stands.keys():
+            step = steps[i] = step.redirected(lambda b, at: (stands.get(b, b), at))
+        for effect in step.effects:
+            a, b = operand_to_overwrite(step, effect, i, first, last), effect.buffer
+            if a is not None:
+                stands[b], last[a], effect.buffer = a, last[b], a
+                a.loads += b.loads
+
+
+def operand_to_overwrite(step, effect, i, first, last):
+    """The buffer in whose place this effect of step i may store: large, of the same size, read last here and only there."""
+    from .lower import Put
+
+    b, places = effect.buffer, {}
+    if type(effect) is not Put or effect.op is not None or step.indexing or not is_large(b) or first[b] != i:
+        return None
+    if not {v for v, n in enumerate(step.space) if n > 1} <= {v for v, _ in effect.at[1]}:
+        return None
+    written = [e.buffer for e in step.effects]
+    if written.count(b) > 1:
+        return None
+    for a, at, mask in step.loads:
+        places.setdefault(a, set()).add((at, mask))
+    for a, at in places.items():
+        same = a.type.dtype == b.type.dtype and a.type.nbytes == b.type.nbytes and is_large(a)
+        if same and at == {(effect.at, ())} and last[a] == i and a not in written:
+            return a
+    return None
 
 
 def is_large(buffer):

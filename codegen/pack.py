@@ -15,14 +15,12 @@ Where packing does not pay, `keep` leaves windows in the order of rows: [block][
 
 from __future__ import annotations
 
-from copy import copy
-from dataclasses import replace
 from math import prod
 
 from tapejit.ir.types import tensor
 
 from . import affine
-from .loops import Buffer, Load
+from .loops import Buffer
 from .lower import Best, Body, Fold, Put, Scan
 
 SHORT = 48  # elements of a loop, at most
@@ -141,18 +139,8 @@ def moved(group, there, relaid) -> set:
     """Let the bodies use these buffers in place of others, at relaid(buffer, offset, rows' axis). The buffers written."""
     written, bodies = set(), []
     for body, axis in zip(group.bodies, group.axes):
-        new = copy(body)
-        new.statements = [
-            replace(s, buffer=there[s.buffer], at=relaid(s.buffer, s.at, axis))
-            if type(s) is Load and s.buffer in there else s
-            for s in body.statements
-        ]  # fmt: skip
         written.update([e.buffer for e in body.effects])
-        new.effects = [
-            replace(e, buffer=there[e.buffer], at=relaid(e.buffer, e.at, axis)) if e.buffer in there else e
-            for e in body.effects
-        ]
-        bodies.append(new)
+        bodies.append(body.redirected(lambda b, at, axis=axis: (there[b], relaid(b, at, axis)) if b in there else (b, at)))
     group.bodies, group.hypotheses = bodies, [(group.extent, list(group.axes))]
     return written
 

@@ -11,8 +11,6 @@ one loop, which reads its operands once.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from . import affine
 from .lower import Fold
 
@@ -37,11 +35,8 @@ def ranges(masks, extent) -> list:
 
 def restricted(item, start, end, goes_on=False):
     """The item over a range of its one loop; a fold that `goes_on` adds to what others have left."""
-    moved = {0: affine.shift(affine.variable(0), start)}
-    products = [
-        [(value, tuple([affine.substitute(e, moved) for e in map])) for value, map in factors] for factors in item.products
-    ]
-    effect = replace(item.effect, at=affine.substitute(item.effect.at, moved))
-    if type(effect) is Fold:
-        effect.resume = goes_on
-    return replace(item, space=(end - start,), products=products, effect=effect, after=item.after or goes_on)
+    part = item.over((end - start,), {0: affine.shift(affine.variable(0), start)})
+    if type(part.effect) is Fold:
+        part.effect.resume = goes_on
+    part.after |= goes_on
+    return part

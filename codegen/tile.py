@@ -109,15 +109,16 @@ def tiled(steps) -> list:
 def scheduled(step):
     """The step as loops: the kernel of a body, the kernels of a group; None where nothing it stores is wanted."""
     if isinstance(step, Body):
-        return lowered(step) if type(step) is Product else schedule(step)
+        return loops_of(step)
     if type(step) is not Group:
         return step
-    kernels = [
-        lowered(body, axis, step.rows) if type(body) is Product else schedule(body, axis)
-        for body, axis in zip(step.bodies, step.axes)
-    ]
+    kernels = [loops_of(body, axis, step.rows) for body, axis in zip(step.bodies, step.axes)]
     kernels = [k for k in kernels if k is not None]
     return Tiles(kernels, step.extent, step.rows, step.windows, step.piece, step.partials, step.scratch)
+
+
+def loops_of(body, axis=None, rows=0):
+    return lowered(body, axis, rows) if type(body) is Product else schedule(body, axis)
 
 
 # ---- legality ----------------------------------------------------------------------------------------------------------

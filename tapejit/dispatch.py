@@ -24,7 +24,6 @@ import numpy as np
 from tapejit.ir.evaluate import GuardFailed, evaluate
 from tapejit.ir.knobs import INTERP
 from tapejit.ir.passes.pipeline import optimize
-from tapejit.ir.pause import pause_gc
 from tapejit.ir.walk import walk
 
 from . import native
@@ -52,7 +51,6 @@ class Path:
 
     __slots__ = ("program", "graph", "code", "sources", "edges", "calls", "dtypes", "holds")
 
-    @pause_gc
     def __init__(self, program):
         self.program = program
         self.graph = optimize(program.graph)

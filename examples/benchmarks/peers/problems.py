@@ -121,14 +121,17 @@ def horner(terms, x):
     return total
 
 
-def density(salinity, temperature, pressure):
-    """An equation of state of the shape that ocean models use: a ratio of polynomials, 112 terms, and an exponential."""
-    root = np.sqrt(salinity)
+def density(salinity, temperature, pressure, lib=np):
+    """An equation of state of the shape that ocean models use: a ratio of polynomials, 112 terms, and an exponential.
+
+    lib: whose `sqrt` and `exp` to use.
+    """
+    root = lib.sqrt(salinity)
     top, bottom = (
         horner([horner([horner(row, temperature) for row in plane], root) for plane in planes], pressure)
         for planes in (TOP, BOTTOM)
     )
-    return top / bottom + 0.02 * np.exp(-pressure * temperature)
+    return top / bottom + 0.02 * lib.exp(-pressure * temperature)
 
 
 def chain(x, length):

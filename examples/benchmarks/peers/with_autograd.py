@@ -82,15 +82,8 @@ def mixture(p):
 
 
 def state(p):
-    def density(salinity, temperature, pressure):
-        root = np.sqrt(salinity)
-        top, bottom = (
-            problems.horner(
-                [problems.horner([problems.horner(row, temperature) for row in plane], root) for plane in planes], pressure
-            )
-            for planes in (problems.TOP, problems.BOTTOM)
-        )
-        return top / bottom + 0.02 * np.exp(-pressure * temperature)
+    def density(*args):
+        return problems.density(*args, lib=np)
 
     return autograd.elementwise_grad(density, (0, 1, 2)), p.args
 

@@ -137,15 +137,8 @@ def mixture(p):
 
 
 def state(p):
-    def density(salinity, temperature, pressure):
-        root = ca.sqrt(salinity)
-        top, bottom = (
-            problems.horner(
-                [problems.horner([problems.horner(row, temperature) for row in plane], root) for plane in planes], pressure
-            )
-            for planes in (problems.TOP, problems.BOTTOM)
-        )
-        return top / bottom + 0.02 * ca.exp(-pressure * temperature)
+    def density(*args):
+        return problems.density(*args, lib=ca)
 
     return elementwise(density, 1, slice(1, None), p), p.args
 

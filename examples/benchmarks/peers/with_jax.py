@@ -93,15 +93,8 @@ def mixture(p):
 
 
 def state(p):
-    def density(salinity, temperature, pressure):
-        root = jnp.sqrt(salinity)
-        top, bottom = (
-            problems.horner(
-                [problems.horner([problems.horner(row, temperature) for row in plane], root) for plane in planes], pressure
-            )
-            for planes in (problems.TOP, problems.BOTTOM)
-        )
-        return top / bottom + 0.02 * jnp.exp(-pressure * temperature)
+    def density(*args):
+        return problems.density(*args, lib=jnp)
 
     return several(jax.vmap(jax.grad(density, argnums=(0, 1, 2)))), arrays(p)
 
