@@ -198,9 +198,12 @@ class Environment:
         for (holder, key), value in zip(self.slots, self.values()):
             if type(holder) is types.MappingProxyType:  # of a class
                 holder = gc.get_referents(holder)[0]
-            if type(holder) is not (types.CellType if key is None else dict) or (key and key not in holder):
-                return None
-            out.append((Read.CELL, holder, 0, value) if key is None else (Read.NAME, holder, key, value))
+            if type(holder) is types.CellType:
+                out.append((Read.CELL, holder, 0, value))
+            elif key is not None:  # else the holder is the value
+                if type(holder) is not dict or key not in holder:
+                    return None
+                out.append((Read.NAME, holder, key, value))
             if not _items_to_read(value, Read, out, seen, _FAR) or len(out) > _OBJECTS:
                 return None
         return out

@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import functools
 import pickle
 import sys
 
@@ -355,6 +356,24 @@ def test_containers_closed_over_are_read_item_by_item(warm, served):
         assert served(f, 0.5) and f(0.5) == pytest.approx(right(), rel=1e-15)
         change(step)
         assert [f(0.5), f(0.5)] == pytest.approx([right()] * 2, rel=1e-15)
+
+
+def test_default_arguments_and_partials_are_read_item_by_item(warm, served):
+    def g(scale, x, weights=(1.0, [2.0]), lib=np):
+        return lib.sum(x * x) * scale["by"] * weights[1][0]
+
+    partial = functools.partial(g, {"by": 0.5})
+    f = tapejit.grad(partial)
+    x = np.arange(3.0)
+    warm(f, x)
+    assert served(f, x)
+    np.testing.assert_array_equal(f(x), 2.0 * x)
+    g.__defaults__[0][1][0] = 6.0
+    np.testing.assert_array_equal(f(x), 6.0 * x)
+    partial.args[0]["by"] = 1.5
+    np.testing.assert_array_equal(f(x), 18.0 * x)
+    warm(f, x)
+    assert served(f, x)
 
 
 def test_a_record_in_another_thread_is_not_disturbed(warm, served):
