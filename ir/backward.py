@@ -26,7 +26,7 @@ from .types import tensor
 def backward(graph: Graph, active) -> Graph:
     """The VJP graph. `active`: one bool per parameter; parameters that are not floats are never active."""
     b = Builder(f"vjp_{graph.name}")
-    env = {p: b.param(p.type, p.name) for p in graph.params}
+    env = b.params_of(graph.params)
     seeds = [b.param(r.type, f"ct{i}") if r.type.is_float else None for i, r in enumerate(graph.results)]
     grads, outs = transpose_into(b, graph, env, active, seeds)
     b.loc, b.tag = None, "vjp"
@@ -47,11 +47,10 @@ def transpose_into(b: Builder, graph: Graph, env: dict, active, seeds):
     on = depends(graph, active)
 
     def lookup(value):
-        return b.constant(value.data, value.dtype) if type(value) is Constant else env[value]
+        return value if type(value) is Constant else env[value]
 
     for node in graph.nodes:
-        b.at(node)
-        env.update(zip(node.results, b.apply(node.op, [lookup(o) for o in node.operands], node.attrs, node.regions)))
+        env.update(zip(node.results, b.keep(node, [lookup(o) for o in node.operands])))
 
     pending = {}  # value of `graph` -> contributions to its cotangent, values of `b`
     for result, seed in zip(graph.results, seeds):

@@ -22,17 +22,17 @@ def batch(graph: Graph, batched, size: int, all_results=False) -> tuple[Graph, l
         on[p] = flag
 
     def lookup(value):
-        return b.constant(value.data, value.dtype) if type(value) is Constant else env[value]
+        return value if type(value) is Constant else env[value]
 
     for node in graph.nodes:
         xs = [lookup(o) for o in node.operands]
         flags = [on.get(o, False) for o in node.operands]
         any_batched = any(flags)
-        b.at(node)
         if any_batched:
+            b.at(node)
             ys = node.op.batch(b, node, xs, flags, size)
         else:
-            ys = b.apply(node.op, xs, node.attrs, node.regions)
+            ys = b.keep(node, xs)
         for result, y in zip(node.results, ys):
             env[result], on[result] = y, any_batched
     outs = [lookup(r) for r in graph.results]

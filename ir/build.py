@@ -13,6 +13,7 @@ empty) may also be rewritten by inexact rules: derivatives have no evaluation or
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 
@@ -22,9 +23,10 @@ from .types import tensor
 
 _NUMBER = (int, float, bool, np.generic)
 _VALUES = frozenset((Value, Constant))
+SAME = object()  # the two operands are one value
 _inferred: dict = {}  # (operation, operand types) -> result types, of operations without attributes; emptied when full
-INFERRED = 4096
-_applicable: dict = {}  # (operation, derived, heads of the operands) -> the rewrite rules that may match
+_cases: dict = {}  # (operation, derived, heads of the operands: operation, Constant or None) -> _Case; emptied when full
+REMEMBERED = 4096
 
 
 class Builder:
@@ -38,9 +40,22 @@ class Builder:
 
     # ---- values -------------------------------------------------------------------------------------------------
     def param(self, type, name=None) -> Value:
+        """A new parameter."""
         value = Value(type, None, len(self.params), name)
         self.params.append(value)
         return value
+
+    def params_of(self, params) -> dict:
+        """Parameters of another graph as the next ones of this: the same Values where they have the same position
+        (so that nodes can be kept). A dict from theirs to ours."""
+        env = {}
+        for p in params:
+            if p.index == len(self.params):
+                self.params.append(p)
+                env[p] = p
+            else:
+                env[p] = self.param(p.type, p.name)
+        return env
 
     def constant(self, data, dtype) -> Constant:
         """A scalar constant, rounded to its dtype."""
@@ -49,7 +64,8 @@ class Builder:
             type = tensor(dtype)
             with np.errstate(over="ignore"):
                 rounded = type.dtype.type(data).item()
-            made = self._intern(Constant(type, rounded))
+            made = Constant(type, rounded)
+            made = self._constants.setdefault(made.key, made)
             if data:  # zeros of both signs are equal as dictionary keys
                 self._numbers[data, dtype, data.__class__] = made
         return made
@@ -69,58 +85,65 @@ class Builder:
 
     def apply(self, op, operands, attrs=EMPTY, regions=()) -> tuple[Value, ...]:
         """Apply an operation; the result values of the node, or of an equal one made before."""
-        operands = [self._intern(o) if type(o) is Constant else o for o in operands]
-        if self.simplify:
-            found = self._simplified(op, operands, attrs)
-            if found is not None:
-                return found
-            # Regions count by identity: equal ones that are different objects are merely not merged.
-            ids = [id(o) for o in operands]
-            if op.commutative:
-                ids.sort()
-            key = (op, *ids, *attrs.items(), *regions) if attrs or regions else (op, *ids)
-            node = self._seen.get(key)
-            if node is not None:
-                return node.results
-        node = Node(op, tuple(operands), attrs, _infer(op, operands, attrs, regions), regions, self.loc, self.tag)
-        self.nodes.append(node)
-        if self.simplify:
-            self._seen[key] = node
-        return node.results
-
-    def _simplified(self, op, operands, attrs):
-        """The results if a rewrite rule or folding yields them, else None; `operands` is brought into normal form."""
+        operands = list(operands)
         heads = [op, bool(self.tag)]
-        for o in operands:
+        for i, o in enumerate(operands):
             node = o.node
-            heads.append(node.op.name if node is not None else "constant" if type(o) is Constant else "")
-        if op.kind == "elementwise":
-            if "broadcast" in heads and _strip_broadcasts(operands):
-                return self.apply(op, operands, attrs)
-            if "constant" in heads:
-                if all([type(o) is Constant for o in operands]):
-                    return (self._fold(op, operands, attrs),)
-                if op.commutative and heads[2] == "constant":
-                    operands.reverse()
-                    heads[2:] = heads[3], heads[2]
+            if node is not None:
+                heads.append(node.op)
+            elif type(o) is Constant:
+                operands[i] = self._constants.setdefault(o.key, o)
+                heads.append(Constant)
+            else:
+                heads.append(None)
+        if not self.simplify:
+            return self._append(op, operands, attrs, regions, False).results
         if len(operands) == 2 and operands[0] is operands[1]:
-            heads.append("same")
+            heads.append(SAME)
         heads = tuple(heads)
-        rules = _applicable.get(heads)
-        if rules is None:
-            rules = _applicable[heads] = [
-                rule.apply
-                for rule in op.rules
-                if (rule.exact or self.tag) and (not rule.heads or not set(heads).isdisjoint(rule.heads))
-            ]
-        for rule in rules:
+        case = _cases.get(heads)
+        if case is None:
+            case = _remember(_cases, heads, _case(*heads))
+        if case.unusual:
+            if case.stretched and _strip_broadcasts(operands):
+                return self.apply(op, operands, attrs)
+            if case.folds:
+                return (self._fold(op, operands, attrs),)
+            if case.swapped:
+                operands.reverse()
+        for rule in case.rules:
             found = rule(self, attrs, *operands)
             if found is not None:
                 return (found,)
-        return None
+        key = _number(op, operands, attrs, regions)
+        node = self._seen.get(key)
+        if node is None:
+            node = self._seen[key] = self._append(op, operands, attrs, regions, True)
+        return node.results
 
-    def _intern(self, constant):
-        return self._constants.setdefault(constant.key, constant)
+    def keep(self, node, operands) -> tuple[Value, ...]:
+        """`apply` for a node of another graph, with its location and tag: the node itself where nothing is new.
+
+        Nodes are never mutated, so graphs may share them. A node that a Builder made has no rewrite rule left
+        that its operands match; with the same operands it is only looked up. That is most of what transforms copy.
+        """
+        if node.normal and self.simplify:
+            for o, own in zip(operands, node.operands):
+                if o is not own or (type(o) is Constant and self._constants.setdefault(o.key, o) is not o):
+                    break
+            else:
+                known = self._seen.setdefault(_number(node.op, operands, node.attrs, node.regions), node)
+                if known is node:
+                    self.nodes.append(node)
+                return known.results
+        self.at(node)
+        return self.apply(node.op, operands, node.attrs, node.regions)
+
+    def _append(self, op, operands, attrs, regions, normal):
+        types = _infer(op, operands, attrs, regions)
+        node = Node(op, tuple(operands), attrs, types, regions, self.loc, self.tag, normal)
+        self.nodes.append(node)
+        return node
 
     def _fold(self, op, operands, attrs):
         with np.errstate(all="ignore"):
@@ -210,11 +233,55 @@ def _infer(op, operands, attrs, regions):
         return op.infer([o.type for o in operands], attrs)
     key = (op, *[o.type for o in operands])
     types = _inferred.get(key)
-    if types is None:
-        if len(_inferred) >= INFERRED:
-            _inferred.clear()
-        types = _inferred[key] = op.infer(list(key[1:]), attrs)
-    return types
+    return _remember(_inferred, key, op.infer(list(key[1:]), attrs)) if types is None else types
+
+
+def _remember(table, key, value):
+    if len(table) >= REMEMBERED:
+        table.clear()
+    table[key] = value
+    return value
+
+
+class _Case(NamedTuple):
+    """What can be done about an operation on operands with these heads, before one looks at them."""
+
+    unusual: bool  # one of the next three
+    stretched: bool  # an operand is broadcast
+    folds: bool  # all are constants
+    swapped: bool  # the constant goes last
+    rules: list  # the rewrite rules that may match
+
+
+def _case(op, derived, *heads):
+    same = heads[-1:] == (SAME,)
+    heads = list(heads[:-1] if same else heads)
+    elementwise = op.kind == "elementwise"
+    folds = elementwise and bool(heads) and all([head is Constant for head in heads])
+    swapped = elementwise and not folds and op.commutative and heads[0] is Constant
+    names = {"constant" if head is Constant else head.name for head in heads if head is not None}
+    stretched = elementwise and "broadcast" in names
+    if same:
+        names.add("same")
+    rules = [
+        rule.apply
+        for rule in op.rules
+        if (rule.exact or derived) and (not rule.heads or not names.isdisjoint(rule.heads))
+    ]
+    return _Case(stretched or folds or swapped, stretched, folds, swapped, rules)
+
+
+def _number(op, operands, attrs, regions):
+    """Equal for equal nodes. Regions count by identity: equal ones that are different objects are merely not merged."""
+    if attrs or regions:
+        ids = [id(o) for o in operands]
+        if op.commutative:
+            ids.sort()
+        return (op, *ids, *attrs.items(), *regions)
+    if len(operands) == 2:
+        a, z = id(operands[0]), id(operands[1])
+        return (op, z, a) if op.commutative and z < a else (op, a, z)
+    return (op, *[id(o) for o in operands])
 
 
 def _strip_broadcasts(operands) -> bool:

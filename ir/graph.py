@@ -47,30 +47,29 @@ class Value:
 class Constant(Value):
     """A scalar known when the program is built. `data` is a Python float, int or bool already rounded to its type."""
 
-    __slots__ = ("data",)
+    __slots__ = ("data", "key")
 
     def __init__(self, type: Type, data):
         super().__init__(type)
         self.data = data
-
-    @property
-    def key(self):
-        """Identity by bits, so that 0.0 and -0.0 differ and NaN equals itself."""
-        data = self.data
-        return (self.type, struct.pack("<d", data) if isinstance(data, float) else data)
+        # Identity by bits, so that 0.0 and -0.0 differ and NaN equals itself.
+        self.key = (type, struct.pack("<d", data) if isinstance(data, float) else data)
 
     def __repr__(self):
         return f"<Constant {self.data} : {self.type}>"
 
 
 class Node:
-    """One operation applied. `attrs` is never mutated (nodes share it); `regions` are Graphs."""
+    """One operation applied. `attrs` is never mutated (nodes share it); `regions` are Graphs.
 
-    __slots__ = ("op", "operands", "attrs", "results", "regions", "loc", "tag")
+    normal: made by a Builder, so that no rewrite rule matches it any more.
+    """
 
-    def __init__(self, op, operands, attrs, types, regions=(), loc=None, tag=""):
+    __slots__ = ("op", "operands", "attrs", "results", "regions", "loc", "tag", "normal")
+
+    def __init__(self, op, operands, attrs, types, regions=(), loc=None, tag="", normal=False):
         self.op, self.operands, self.attrs = op, operands, attrs
-        self.regions, self.loc, self.tag = regions, loc, tag
+        self.regions, self.loc, self.tag, self.normal = regions, loc, tag, normal
         if len(types) == 1:
             self.results = (Value(types[0], self),)
         else:

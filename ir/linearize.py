@@ -17,7 +17,7 @@ from .pause import pause_gc
 def linearize(graph: Graph, active) -> Graph:
     """The JVP graph. `active`: one bool per parameter; parameters that are not floats are never active."""
     b = Builder(f"jvp_{graph.name}")
-    env = {p: b.param(p.type, p.name) for p in graph.params}
+    env = b.params_of(graph.params)
     tangents = {
         p: b.param(p.type, f"d_{p.name}" if p.name else None)
         for p, on in zip(graph.params, active)
@@ -25,12 +25,11 @@ def linearize(graph: Graph, active) -> Graph:
     }
 
     def lookup(value):
-        return b.constant(value.data, value.dtype) if type(value) is Constant else env[value]
+        return value if type(value) is Constant else env[value]
 
     for node in graph.nodes:
         xs = [lookup(o) for o in node.operands]
-        b.at(node)
-        ys = b.apply(node.op, xs, node.attrs, node.regions)
+        ys = b.keep(node, xs)
         env.update(zip(node.results, ys))
         ts = [tangents.get(o) for o in node.operands]
         if any([t is not None for t in ts]) and node.op.derivative.differentiable:

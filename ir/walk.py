@@ -44,6 +44,8 @@ class Copy:
         return value  # the Builder interns it
 
     def node(self, node, operands):
+        if not self.step:
+            return self.builder.keep(node, operands)
         self.builder.at(node, self.step)
         return self.builder.apply(node.op, operands, node.attrs, node.regions)
 

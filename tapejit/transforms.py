@@ -106,10 +106,6 @@ def active_arguments(program: Program, argnums, what) -> tuple[list[bool], list[
     return flags, trees, chosen
 
 
-def copy_params(b: Builder, graph: Graph) -> dict:
-    return {p: b.param(p.type, p.name) for p in graph.params}
-
-
 def seed_ones(b, results):
     return [b.full(1, r.type) if r.type.is_float else None for r in results]
 
@@ -168,7 +164,7 @@ class Grad(Transform):
         check_single_output(main, self.name)
         on = connected(Graph(graph.name, graph.params, graph.nodes, graph.results[:1]), active)
         b = Builder(f"{self.name}_{graph.name}")
-        env = copy_params(b, graph)
+        env = b.params_of(graph.params)
         seeds = [b.full(1, graph.results[0].type)] + [None] * (len(graph.results) - 1)
         grads, outs = pull(program, b, graph, env, active, seeds)
         grads = filled(b, [grads[i] for i in chosen], [graph.params[i] for i in chosen])
@@ -239,12 +235,12 @@ class GradientsOf(Transform):
         on = connected(graph, active)
         b = Builder(f"gradients_{graph.name}")
         own = graph.params[: program.leaves]
-        env = {p: b.param(p.type, p.name) for p in own}
+        env = b.params_of(own)
         if self.dy:
             seeds = [b.param(r.type, f"dy{i}") for i, r in enumerate(graph.results)]
         else:
             seeds = seed_ones(b, graph.results)
-        env.update({p: b.param(p.type, p.name) for p in graph.params[program.leaves :]})
+        env.update(b.params_of(graph.params[program.leaves :]))
         seeds = [s if r.type.is_float else None for s, r in zip(seeds, graph.results)]
         grads, outs = pull(program, b, graph, env, active, seeds)
         live = [active[i] and on[order.index(i)] for i in chosen]
@@ -353,9 +349,9 @@ class Vjp(Transform):
         active = [p.type.is_float and i < n for i, p in enumerate(graph.params)]
         on = connected(main.graph, active)
         b = Builder(f"vjp_{graph.name}")
-        env = {p: b.param(p.type, p.name) for p in graph.params[:n]}
+        env = b.params_of(graph.params[:n])
         seeds = [b.param(r.type, f"ct{i}") for i, r in enumerate(outs)]
-        env.update({p: b.param(p.type, p.name) for p in graph.params[n:]})
+        env.update(b.params_of(graph.params[n:]))
         seeds = [s if r.type.is_float else None for s, r in zip(seeds, outs)]
         grads, values = pull(program, b, main.graph, env, active, seeds)
         grads = filled(b, grads[:n], graph.params[:n])
@@ -443,7 +439,7 @@ class Jacobian(Transform):
         n_out = sum([r.type.size for r in graph.results])
         forward = self.mode == "forward" or (self.mode is None and n_in <= n_out)
         b = Builder(f"{self.name}_{graph.name}")
-        env = [b.param(p.type, p.name) for p in graph.params]
+        env = list(b.params_of(graph.params).values())
         blocks = {}  # (result, parameter) -> value
         if forward:
             for i in chosen:
@@ -479,7 +475,7 @@ class Jacobian(Transform):
         graph = program.graph
         result = graph.results[k]
         inner = Builder(graph.name)
-        params = copy_params(inner, graph)
+        params = inner.params_of(graph.params)
         seed = inner.param(result.type, "ct")
         seeds = [seed if j == k else None for j in range(len(graph.results))]
         grads, _ = pull(program, inner, graph, params, active, seeds)

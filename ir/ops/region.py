@@ -115,7 +115,7 @@ def expand(graph: Graph) -> Graph:
     if not any(node.regions for node in graph.nodes):
         return graph
     b = Builder(graph.name)
-    return b.finish(walk(graph, _Expand(b), [b.param(p.type, p.name) for p in graph.params]))
+    return b.finish(walk(graph, _Expand(b), list(b.params_of(graph.params).values())))
 
 
 class _Expand(Copy):

@@ -45,7 +45,7 @@ def use_bands(graph: Graph) -> Graph:
         return graph
     b = Builder(graph.name)
     handler = _Bands(b)
-    results = walk(graph, handler, [b.param(p.type, p.name) for p in graph.params])
+    results = walk(graph, handler, list(b.params_of(graph.params).values()))
     made = [handler.dense(r) for r in results]
     if all([new is old for new, old in zip(made, results)]):
         return graph

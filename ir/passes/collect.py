@@ -72,7 +72,7 @@ class _Collector:
         self.graph, self.factor = graph, factor
         self.degree = FACTORS if factor else 2
         self.b = Builder(graph.name)
-        self.env = {p: self.b.param(p.type, p.name) for p in graph.params}  # old value -> new value or form
+        self.env = self.b.params_of(graph.params)  # old value -> new value or form
         self.uses = Counter([o for node in graph.nodes for o in node.operands])
         self.uses.update(graph.results)
         self.atoms, self.index = [], {}
@@ -84,9 +84,7 @@ class _Collector:
             if _is_collected(node):
                 env[node.results[0]] = self.form(node)
             else:
-                operands = [self.value(o) for o in node.operands]
-                b.at(node)
-                env.update(zip(node.results, b.apply(node.op, operands, node.attrs, node.regions)))
+                env.update(zip(node.results, b.keep(node, [self.value(o) for o in node.operands])))
         return b.finish([self.value(r) for r in self.graph.results])
 
     # ---- forms --------------------------------------------------------------------------------------------------

@@ -47,15 +47,14 @@ def merge_equal(graph: Graph) -> Graph:
 def _substituted(graph, same):
     """Copy the graph, with the values in `same` replaced."""
     b = Builder(graph.name)
-    env = {p: b.param(p.type, p.name) for p in graph.params}
+    env = b.params_of(graph.params)
 
     def lookup(value):
         return value if type(value) is Constant else env[value]
 
     for node in graph.nodes:
-        b.at(node)
         if any([r not in same for r in node.results]) or not node.results:
-            env.update(zip(node.results, b.apply(node.op, [lookup(o) for o in node.operands], node.attrs, node.regions)))
+            env.update(zip(node.results, b.keep(node, [lookup(o) for o in node.operands])))
         for r in node.results:
             if r in same:
                 env[r] = b.zeros(r.type) if same[r] is None else env[same[r]]

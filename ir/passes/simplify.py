@@ -29,7 +29,8 @@ def simplify(graph: Graph, release: bool = False) -> Graph:
     """The simplified graph; `release`: no derivative is due."""
     b = Builder(graph.name)
     handler = _Simplify(b, release)
-    return b.finish(walk(expand(graph) if release else graph, handler, [b.param(p.type, p.name) for p in graph.params]))
+    graph = expand(graph) if release else graph
+    return b.finish(walk(graph, handler, list(b.params_of(graph.params).values())))
 
 
 class _Simplify(Copy):
