@@ -266,7 +266,7 @@ def _case(op, derived, *heads):
     rules = [
         rule.apply
         for rule in op.rules
-        if (rule.exact or derived) and (not rule.heads or not names.isdisjoint(rule.heads))
+        if (rule.exact or rule.stable or derived) and (not rule.heads or not names.isdisjoint(rule.heads))
     ]
     return _Case(stretched or folds or swapped, stretched, folds, swapped, rules)
 

@@ -168,6 +168,9 @@ class Rule:
 
     exact: holds bit for bit for all inputs, NaN, infinities and signed zeros included; an inexact one
     (0*x -> 0, x+0 -> x) is applied only to nodes made by differentiation, never to the user's own arithmetic.
+    stable: a textbook expression in the form that keeps its digits, log(1+x) -> log1p(x). At least as accurate
+    everywhere, and applied everywhere, because a derivative of the form that loses digits loses more. It is the one change
+    to the user's own arithmetic, so there are few.
     heads: what makes an operand of a node that may match, so that the Builder tries no rule in vain: names of
     operations, "constant", or "same" (two operands, one value); empty: any. A stretched constant is a "broadcast".
     """
@@ -176,6 +179,7 @@ class Rule:
     apply: Callable
     exact: bool = True
     heads: tuple[str, ...] = ()
+    stable: bool = False
 
 
 NUMBER = ("constant", "broadcast")  # the heads of a rule about an operand that is a number

@@ -150,12 +150,26 @@ def _add_neg(b, attrs, x, y):
     return None
 
 
+def _exp_minus_one(b, attrs, x, y):
+    for power, one in ((made_by(x, "exp"), y), (made_by(y, "exp"), x)):
+        if power and is_number(one, -1):
+            return stretched(b, b.expm1(power[0]), one)
+    return None
+
+
+def _exp_less_one(b, attrs, x, y):
+    if (power := made_by(x, "exp")) and is_number(y, 1):
+        return stretched(b, b.expm1(power[0]), y)
+    return None
+
+
 ADD_RULES = (
     Rule("x+(-0.0) -> x", lambda b, a, x, y: stretched(b, x, y) if is_number(y, -0.0) else None, heads=NUMBER),
     Rule("x+0 -> x", lambda b, a, x, y: stretched(b, x, y) if is_number(y, 0) else None, exact=False, heads=NUMBER),
     Rule("0+x -> x", lambda b, a, x, y: stretched(b, y, x) if is_number(x, 0) else None, exact=False, heads=NUMBER),
     Rule("x+(-y) -> x-y", _add_neg, heads=("neg",)),
     Rule("x+x -> 2*x", lambda b, a, x, y: b.mul(x, 2) if x is y and x.dtype.kind != "b" else None, heads=("same",)),
+    Rule("exp(x)+(-1) -> expm1(x)", _exp_minus_one, exact=False, heads=("exp",), stable=True),
 )
 
 SUB_RULES = (
@@ -163,6 +177,7 @@ SUB_RULES = (
     Rule("x-(-y) -> x+y", lambda b, a, x, y: b.add(x, i[0]) if (i := made_by(y, "neg")) else None, heads=("neg",)),
     Rule("0-x -> -x", lambda b, a, x, y: b.neg(stretched(b, y, x)) if is_number(x, 0) else None, exact=False, heads=NUMBER),
     Rule("x-x -> 0", lambda b, a, x, y: _zero_like(b, x) if x is y else None, exact=False, heads=("same",)),
+    Rule("exp(x)-1 -> expm1(x)", _exp_less_one, exact=False, heads=("exp",), stable=True),
 )
 
 

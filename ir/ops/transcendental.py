@@ -17,7 +17,7 @@ import numpy as np
 
 from ..op import Partials, Rule
 from ..types import F64
-from .elementwise import elementwise, made_by
+from .elementwise import elementwise, is_number, made_by, stretched
 
 LN2, LN10 = math.log(2.0), math.log(10.0)
 
@@ -49,11 +49,32 @@ def _even(name):
     return (Rule(f"{name}(-x) -> {name}(x)", apply, heads=("neg",)),)
 
 
+def _log_of_sum(b, attrs, x):
+    """Without overflow above 709, and without inf/inf in the derivative; x below 1e-16 is not lost."""
+    if sides := made_by(x, "add"):
+        for one, other in (sides, sides[::-1]):
+            if is_number(one, 1):
+                other = stretched(b, other, one)
+                power = made_by(other, "exp")
+                return b.logaddexp(power[0], 0.0) if power else b.log1p(other)
+    if (sides := made_by(x, "sub")) and is_number(sides[0], 1):
+        return b.log1p(b.neg(stretched(b, sides[1], sides[0])))
+    return None
+
+
+LOG_RULES = (
+    Rule(
+        "log(1+exp(x)) -> logaddexp(x, 0), log(1+x) -> log1p(x)", _log_of_sum,
+        exact=False, heads=("add", "sub"), stable=True,
+    ),
+)  # fmt: skip
+
+
 # ---- exponentials and logarithms -----------------------------------------------------------------------------------
 exp = unary("exp", np.exp, lambda b, out, x: out, unbounded=True)
 exp2 = unary("exp2", np.exp2, lambda b, out, x: b.mul(out, LN2), unbounded=True)
 expm1 = unary("expm1", np.expm1, lambda b, out, x: b.add(out, 1.0), unbounded=True)
-log = unary("log", np.log, lambda b, out, x: b.div(1.0, x), singular=True, domain=((0.2, 4.0),))
+log = unary("log", np.log, lambda b, out, x: b.div(1.0, x), singular=True, domain=((0.2, 4.0),), rules=LOG_RULES)
 log2 = unary("log2", np.log2, lambda b, out, x: b.div(1.0 / LN2, x), singular=True, domain=((0.2, 4.0),))
 log10 = unary("log10", np.log10, lambda b, out, x: b.div(1.0 / LN10, x), singular=True, domain=((0.2, 4.0),))
 log1p = unary("log1p", np.log1p, lambda b, out, x: b.div(1.0, b.add(x, 1.0)), singular=True, domain=((-0.8, 3.0),))

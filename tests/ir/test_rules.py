@@ -52,6 +52,11 @@ CASES = {
     "x/1 -> x": lambda b, x, y: [([x, b.constant(1, F64)], {})],
     "(-x)/y -> -(x/y)": lambda b, x, y: [([b.neg(x), y], {})],
     "-(-x) -> x": lambda b, x, y: [([b.neg(x)], {})],
+    "exp(x)-1 -> expm1(x)": lambda b, x, y: [([b.exp(x), b.constant(1, F64)], {}), ([b.exp(x), stretch(b, 1.0)], {})],
+    "exp(x)+(-1) -> expm1(x)": lambda b, x, y: [([b.exp(x), b.constant(-1, F64)], {})],
+    "log(1+exp(x)) -> logaddexp(x, 0), log(1+x) -> log1p(x)": lambda b, x, y: [
+        ([b.add(b.exp(x), 1.0)], {}), ([b.add(x, 1.0)], {}), ([b.sub(1.0, b.mul(x, 0.25))], {}),
+    ],
     "max(x,x)": lambda b, x, y: [([x, x], {})],
     "min(x,x)": lambda b, x, y: [([x, x], {})],
     "~~x -> x": lambda b, x, y: [([b.not_(b.lt(x, y))], {})],
