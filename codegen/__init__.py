@@ -2,7 +2,7 @@
 
 The stages, each in its file: fuse.py (Graph -> steps), lower.py (values -> scalar statements), schedule.py (-> loop
 nests), memory.py (buffers -> offsets in an arena), emit.py and scalars.py (-> LLVM text), engine.py (-> machine
-code), entry.py (how it is called); compile.py runs them. Nothing heavy is imported before the first compilation.
+code), entry.py (how it is called); compile.py runs them. LLVM is loaded at the first compilation.
 """
 
 from .compile import compile_graph

@@ -16,6 +16,14 @@ from dataclasses import dataclass
 from tapejit.ir.graph import Graph
 from tapejit.ir.pause import pause_gc
 
+from . import blas, emit, memory, threads, vecmath
+from .entry import Executable, Stats
+from .fuse import fuse
+from .loops import Call, Exit, For, Tiles, flat, kernels_of
+from .lower import Body
+from .tile import scheduled, tiled
+from .vecmath.rare import LATE
+
 KEPT = 64
 # Statements outside loops: up to so many, and no loop, need but few of LLVM's passes; from so many on they are left scalar.
 LITTLE, STRAIGHT_LINE = 20, 200
@@ -68,7 +76,6 @@ class Recipe:
 
     def load(self):
         from . import engine
-        from .entry import Executable
 
         start = time.perf_counter()
         code = engine.Code(self.image, [self.entry], self.imports)
@@ -79,12 +86,7 @@ class Recipe:
 
 
 def _compile(graph, digest) -> Recipe:
-    from . import blas, emit, engine, memory, threads, vecmath
-    from .entry import Stats
-    from .fuse import fuse
-    from .loops import Call, Exit, Tiles, flat, kernels_of
-    from .lower import Body
-    from .tile import scheduled, tiled
+    from . import engine
 
     marks = [time.perf_counter()]
     steps, _ = fuse(graph)
@@ -97,7 +99,7 @@ def _compile(graph, digest) -> Recipe:
     marks.append(time.perf_counter())
 
     module = emit.ModuleEmitter(engine.attributes()).module(steps, digest)
-    text = module.text + engine.LATE + module.late if module.late else module.text
+    text = module.text + LATE + module.late if module.late else module.text
     marks.append(time.perf_counter())
 
     owners = {"parallel": threads, "i32": blas, "i64": blas}  # by the second part of the symbol; the rest is vector math
@@ -121,8 +123,6 @@ def _compile(graph, digest) -> Recipe:
 
 def _passes(kernels):
     """Which of LLVM's passes are worth their time; see engine.PASSES."""
-    from .loops import For
-
     statements = [s for k in kernels for s in k.body]
     if len(statements) <= LITTLE and not any([type(s) is For for s in statements]):
         return "few"

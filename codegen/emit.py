@@ -52,7 +52,7 @@ PARAMETER_LIMIT = 64  # more buffers than this are addressed from the three base
 @dataclass
 class Module:
     text: str
-    late: str  # see engine.LATE
+    late: str  # see vecmath.rare.LATE
     entry: str
     externals: frozenset
 

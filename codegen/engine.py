@@ -21,15 +21,12 @@ import llvmlite
 import llvmlite.binding as llvm
 
 from . import disk
+from .vecmath.rare import KEPT, LATE
 
 _lock = threading.RLock()
 _serial = itertools.count()
 _session = None
 
-# What follows this line in a module's text is linked in after the passes, its `alwaysinline` functions inlined, the rest of
-# it dropped where unused. KEPT is a global that refers to what the text before declares and only the passes will use.
-LATE = "\n; ---- late ----\n"
-KEPT = "tapejit.kept"
 LIBRARIES = 64  # that one LLJIT links; a new one takes 1 ms
 RUNS = 16  # of one pass builder
 # Which passes are run: "all" of them; those that leave code outside loops "scalar", as there is much, over which the SLP

@@ -164,7 +164,10 @@ class Plan:
                 weight[value] = (cost, size, reads)
 
     def buffer_of(self, value):
-        return self.buffers.get(value) or self.buffers.get(self.base(value))
+        found = self.buffers.get(value)
+        if found is None and value.node is not None and value.node.op.name == "reshape":
+            found = self.buffers.get(self.base(value))
+        return found
 
     # ---- placing -----------------------------------------------------------------------------------------------
     def run(self):

@@ -145,7 +145,7 @@ class Body:
         self.loads, self.stored, self.masked = {}, {}, {}
         self.reads = set()
         self.indexing = self.ordered = self.running = self.contracted = False
-        self._memo, self._open, self._masks, self._rows, self._row_extents = {}, {}, {}, {}, []
+        self._names_at, self._masks, self._rows, self._row_extents = {}, {}, {}, []
         self._names = self.weight = 0
 
     def extent(self, v):
@@ -175,39 +175,44 @@ class Body:
 
     def scalar(self, value, map, mask=(), make=False):
         """The name (or Constant) of this element of `value`; its statements are appended where they are missing."""
-        memo, waiting = self._memo, self._open
-        top = (value, map, mask)
+        top = [value, map, mask, self.names(map, mask), None]
         stack = [top]
         while stack:
-            key = stack[-1]
-            if key in memo:
+            entry = stack[-1]
+            value, map, mask, names, children = entry
+            if value in names:
                 stack.pop()
                 continue
-            value, map, mask = key
-            if type(value) is Constant:
-                memo[key] = value
-                continue
-            buffer = None if make and key is top else self.buffer_of(value)
-            if buffer is not None:
-                memo[key] = self.load(buffer, affine.linear(map, value.shape), mask)
-                continue
-            children = waiting.get(key)
             if children is None:
-                children = EXPAND[value.node.op.kind](self, value.node, map, mask)
-                waiting[key] = children
-            pending = [c for c in children if c not in memo]
+                if type(value) is Constant:
+                    names[value] = value
+                    continue
+                buffer = None if make and entry is top else self.buffer_of(value)
+                if buffer is not None:
+                    names[value] = self.load(buffer, affine.linear(map, value.type.shape), mask)
+                    continue
+                found = EXPAND[value.node.op.kind](self, value.node, map, mask)
+                # Most elements stand where those that they are made of do, and share their dictionary.
+                children = entry[4] = [(v, m, k, names if m is map and k is mask else self.names(m, k)) for v, m, k in found]
+            pending = [[*child, None] for child in children if child[0] not in child[3]]
             if pending:
                 pending.reverse()
                 stack.extend(pending)
                 continue
             finish = FINISH[value.node.op.kind]
-            done = finish(self, value.node, map, mask, [memo[c] for c in children])
+            done = finish(self, value.node, map, mask, [child[3][child[0]] for child in children])
             if type(done) is tuple:  # one more element is needed, known only now
-                children.append(done)
+                children.append((*done, self.names(*done[1:])))
             else:
-                memo[key] = done
-                del waiting[key]
-        return memo[top]
+                names[value] = done
+        return top[3][top[0]]
+
+    def names(self, map, mask) -> dict:
+        """value -> name (or Constant) of its element there."""
+        found = self._names_at.get((map, mask))
+        if found is None:
+            found = self._names_at[map, mask] = {}
+        return found
 
     # ---- statements --------------------------------------------------------------------------------------------------
     def name(self):
@@ -282,8 +287,8 @@ def aligned(map, shape, operand_shape):
 
 
 def _elementwise(body, node, map, mask):
-    shape = node.results[0].shape
-    return [(o, aligned(map, shape, o.shape), mask) for o in node.operands]
+    shape = node.results[0].type.shape
+    return [(o, map if type(o) is Constant else aligned(map, shape, o.type.shape), mask) for o in node.operands]
 
 
 def _finish_elementwise(body, node, map, mask, args):

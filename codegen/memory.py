@@ -17,6 +17,8 @@ from bisect import bisect_left, insort
 
 import numpy as np
 
+from .lower import Body, Put
+
 HEADER = 64
 LINE = 64
 LARGE = 1 << 20  # bytes of a temporary that is stored in place of another
@@ -24,8 +26,6 @@ LARGE = 1 << 20  # bytes of a temporary that is stored in place of another
 
 def in_place(steps) -> None:
     """Put bodies that store in place of an operand into the list of steps; all later steps find the result there."""
-    from .lower import Body
-
     first, last = {}, {}
     for i, step in enumerate(steps):
         for b in step.buffers:
@@ -47,8 +47,6 @@ def in_place(steps) -> None:
 
 def operand_to_overwrite(step, effect, i, first, last):
     """The buffer in whose place this effect of step i may store: large, of the same size, read last here and only there."""
-    from .lower import Put
-
     b, places = effect.buffer, {}
     if type(effect) is not Put or effect.op is not None or step.indexing or not is_large(b) or first[b] != i:
         return None

@@ -24,7 +24,6 @@ lgamma: 2 ulp, digamma: 2.5 ulp for positive arguments; for negative ones 4 unit
 from dataclasses import dataclass
 from functools import cache
 
-from ..engine import KEPT
 from . import (
     called,
     error,
@@ -72,7 +71,7 @@ def symbol(name, dtype):
 
 @dataclass(frozen=True)
 class Definitions:
-    """Text for a module. declares: to merge with its own. late: to go after `engine.LATE`. externals: symbols to import."""
+    """Text for a module. declares: to merge with its own. late: to go after `rare.LATE`. externals: symbols to import."""
 
     declares: set
     text: str
@@ -100,7 +99,7 @@ def definitions(needed, calls=frozenset()):
     if not variants:
         return Definitions(declares, text, "", set())
     pointers = ", ".join(f"ptr @{name}" for name in variants)
-    kept = f"@{KEPT} = constant [{len(variants)} x ptr] [{pointers}]\n"
+    kept = f"@{rare.KEPT} = constant [{len(variants)} x ptr] [{pointers}]\n"
     return Definitions(declares, kept + text, rare.definitions(hooks, ARITY), externals)
 
 

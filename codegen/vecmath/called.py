@@ -65,7 +65,7 @@ def _library(name, dtype):
         _splat(exports[1], variant(name, dtype, widths(dtype)[0]), dtype, ARITY[name], widths(dtype)[0]),
         '!0 = distinct !{!0, !{!"llvm.loop.unroll.disable"}}\n',
     ])  # fmt: skip
-    text += engine.LATE + functions.late if functions.late else ""
+    text += rare.LATE + functions.late if functions.late else ""
     imports = {symbol: rare.address(symbol) for symbol in functions.externals}
     return engine.Code(engine.Image(text), list(exports.values()), imports)
 

@@ -7,7 +7,7 @@ their sum, and a branch would keep the loop from being vectorized. So the fast d
     y = @tapejit.<function>.rare(x, y, is_rare)
 
 of a function that is declared with vector variants but not yet defined: LLVM's vectorizer replaces the call by a variant.
-After the passes the definitions are linked in and inlined (`engine.LATE`): "if any lane is rare, call the cold function".
+After the passes the definitions are linked in and inlined (`LATE`): "if any lane is rare, call the cold function".
 Thus a vector of ordinary arguments pays for one test. The cold function stores the lanes and calls a loop over the other
 description; ordinary lanes keep their value, so that no element's result depends on its neighbours.
 
@@ -25,6 +25,10 @@ import threading
 from .builder import FORMATS
 
 SLOT = ".rare.slot"  # how the symbols of the slots end
+# What follows this line in a module's text engine.py links in after the passes: `alwaysinline` functions are inlined, what
+# is unused is dropped. KEPT is a global that refers to what the text before declares and only the passes will use.
+LATE = "\n; ---- late ----\n"
+KEPT = "tapejit.kept"
 
 _slots, _lock = {}, threading.Lock()
 
@@ -50,7 +54,7 @@ def declarations(name, dtype, arity):
 
 
 def variants(needed) -> list:
-    """Symbols of the vector variants, which nothing refers to before the vectorizer has run (see engine.KEPT)."""
+    """Symbols of the vector variants, which nothing refers to before the vectorizer has run (see KEPT)."""
     return [hook(name, dtype, lanes) for name, dtype in needed for lanes in _widths(dtype)]
 
 

@@ -74,7 +74,7 @@ loop:
 exit:
   ret void
 }}
-""" + (engine.LATE + functions.late if functions.late else "")
+""" + (rare.LATE + functions.late if functions.late else "")
     code = engine.Code(engine.Image(source), ["kernel"], {symbol: rare.address(symbol) for symbol in functions.externals})
     native = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * (arity + 1), ctypes.c_int64)(code.addresses["kernel"])
 

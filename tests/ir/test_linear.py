@@ -67,14 +67,16 @@ def stages(chain, n):
 @pytest.mark.parametrize("chain, length", [(elementwise_chain, LONG), (coupled_chain, LONG // 4)])
 def test_time_is_linear_in_the_length(chain, length):
     limit = sys.getrecursionlimit()
-    small, large = stages(chain, length // 5), stages(chain, length)
-    assert sys.getrecursionlimit() == limit
-    for (name, a), (_, b) in zip(small, large):
-        print(f"{chain.__name__:18}{name:15}{a:6.2f} s {b:6.2f} s  x{b / max(a, 1e-9):.1f}")
-    # Five times the length: about five times the time, where it is long enough to be measured.
-    ratios = {name: b / max(a, 0.1) for (name, a), (_, b) in zip(small, large)}
-    assert max(ratios.values()) < 14, ratios
-    assert sum([b for _, b in large]) < 10 * sum([a for _, a in small])
+    for _ in range(3):  # other work of the machine may come in between
+        small, large = stages(chain, length // 5), stages(chain, length)
+        assert sys.getrecursionlimit() == limit
+        for (name, a), (_, b) in zip(small, large):
+            print(f"{chain.__name__:18}{name:15}{a:6.2f} s {b:6.2f} s  x{b / max(a, 1e-9):.1f}")
+        # Five times the length: about five times the time, where it is long enough to be measured.
+        ratios = {name: b / max(a, 0.1) for (name, a), (_, b) in zip(small, large)}
+        if max(ratios.values()) < 14 and sum([b for _, b in large]) < 10 * sum([a for _, a in small]):
+            return
+    pytest.fail(f"not linear, three times: {ratios}")
 
 
 def test_a_sum_of_many_terms():
