@@ -4,9 +4,12 @@ In: calls from compiled programs, whose kernels are cut into pieces by tile.py; 
 so results do not depend on the number of threads. Out: all pieces done.
 
 Fork-join in machine code, no Python in it. A worker has a state: idle, posted, running, stop. The caller writes the job,
-posts the workers, takes pieces itself until there are none (an atomic counter deals them out), then takes back the posts
-that no worker has claimed and waits for those that run. So a worker that is slow to wake up delays nobody. An idle worker
-looks for a post for some microseconds, then sleeps in a futex; the caller wakes those that sleep.
+posts the workers, takes pieces itself until there are none, then takes back the posts that no worker has claimed and waits
+for those that run. So a worker that is slow to wake up delays nobody. An idle worker looks for a post for some microseconds,
+then sleeps in a futex; the caller wakes those that sleep.
+
+Which pieces: everybody starts with a share of his own, neighbouring pieces, and then takes from the others' shares (an atomic
+counter per share deals the pieces out). Call after call a core so meets the rows that are in its own cache.
 
 Lazily made: the workers are created by the first job. One job at a time: a caller that finds the pool taken, or is a worker
 itself, runs its pieces alone. After fork the child has no workers; it notices by its process id and makes its own. Signals are
@@ -47,10 +50,11 @@ TEXT = """
 @workers = internal global [{most} x %worker] zeroinitializer, align 64
 @job.function = internal global ptr null
 @job.context = internal global ptr null
-@job.count = internal global i64 0
 @job.room = internal global i64 0
 @job.environment = internal global [64 x i8] zeroinitializer, align 16
-@job.next = internal global i64 0, align 64
+%share = type {{ i64, i64, [6 x i64] }}
+@job.parties = internal global i64 0
+@job.shares = internal global [{most} x %share] zeroinitializer, align 64
 declare i64 @syscall(i64, ...)
 declare i32 @getpid()
 declare i32 @sched_yield()
@@ -76,19 +80,52 @@ out:
   ret void
 }}
 
-define internal void @work(ptr %scratch) {{
+; Party p of n has the pieces from count * p / n on, as many as there are before the next one's.
+define internal void @deal(i64 %count, i64 %parties) {{
+entry:
+  store i64 %parties, ptr @job.parties
+  br label %loop
+loop:
+  %p = phi i64 [ 0, %entry ], [ %p.next, %loop ]
+  %from = phi i64 [ 0, %entry ], [ %to, %loop ]
+  %p.next = add i64 %p, 1
+  %product = mul i64 %count, %p.next
+  %to = udiv i64 %product, %parties
+  %next = getelementptr [{most} x %share], ptr @job.shares, i64 0, i64 %p, i32 0
+  %end = getelementptr [{most} x %share], ptr @job.shares, i64 0, i64 %p, i32 1
+  store atomic i64 %from, ptr %next seq_cst, align 8
+  store i64 %to, ptr %end
+  %more = icmp slt i64 %p.next, %parties
+  br i1 %more, label %loop, label %out
+out:
+  ret void
+}}
+
+define internal void @work(i64 %me, ptr %scratch) {{
 entry:
   %function = load ptr, ptr @job.function
   %context = load ptr, ptr @job.context
-  %count = load i64, ptr @job.count
-  br label %loop
-loop:
-  %i = atomicrmw add ptr @job.next, i64 1 seq_cst
-  %more = icmp slt i64 %i, %count
-  br i1 %more, label %run, label %out
+  %parties = load i64, ptr @job.parties
+  br label %share
+share:
+  %k = phi i64 [ 0, %entry ], [ %k.next, %other ]
+  %sum = add i64 %me, %k
+  %whose = urem i64 %sum, %parties
+  %next = getelementptr [{most} x %share], ptr @job.shares, i64 0, i64 %whose, i32 0
+  %end.at = getelementptr [{most} x %share], ptr @job.shares, i64 0, i64 %whose, i32 1
+  %end = load i64, ptr %end.at
+  br label %take
+take:
+  %i = atomicrmw add ptr %next, i64 1 seq_cst
+  %mine = icmp slt i64 %i, %end
+  br i1 %mine, label %run, label %other
 run:
   call void %function(ptr %context, i64 %i, ptr %scratch)
-  br label %loop
+  br label %take
+other:
+  %k.next = add i64 %k, 1
+  %more = icmp slt i64 %k.next, %parties
+  br i1 %more, label %share, label %out
 out:
   ret void
 }}
@@ -155,7 +192,11 @@ run:
   %able = or i1 %without, %there
   br i1 %able, label %help, label %helped
 help:
-  call void @work(ptr %scratch)
+  %here = ptrtoint ptr %self to i64
+  %bytes = sub i64 %here, ptrtoint (ptr @workers to i64)
+  %index = udiv i64 %bytes, 64
+  %me = add i64 %index, 1
+  call void @work(i64 %me, ptr %scratch)
   br label %helped
 helped:
   store atomic i32 0, ptr %self seq_cst, align 4
@@ -247,10 +288,10 @@ ready:
   %n = call i64 @llvm.smin.i64(i64 %n0, i64 %others)
   store ptr %function, ptr @job.function
   store ptr %context, ptr @job.context
-  store i64 %count, ptr @job.count
   store i64 %room, ptr @job.room
   %environment = call i32 @fegetenv(ptr @job.environment)
-  store atomic i64 0, ptr @job.next seq_cst, align 8
+  %parties = add i64 %n, 1
+  call void @deal(i64 %count, i64 %parties)
   br label %posting
 posting:
   %i = phi i64 [ 0, %ready ], [ %i.next, %post ]
@@ -263,7 +304,7 @@ post:
   %i.next = add i64 %i, 1
   br label %posting
 posted:
-  call void @work(ptr %scratch)
+  call void @work(i64 0, ptr %scratch)
   br label %joining
 joining:
   %j = phi i64 [ 0, %posted ], [ %j.next, %joined ]
