@@ -9,7 +9,8 @@ Two questions, answered in this order, both in time linear in the graph.
 2. Which roots share a kernel? Roots are placed in graph order. A root becomes an `Item` (an effect over an iteration
    space) and may join a kernel with the same space that comes after everything the item reads, or that stores
    exactly the element that the item reads (then the scalar is passed on and, if nothing else reads it, never
-   stored). It joins where it shares most bytes; else it opens a kernel at the end.
+   stored). It joins where it shares most bytes; else it opens a kernel at the end. If it joins one and reads what
+   another kernel over the same space stores, that one is absorbed: its work moves there too, if nothing between needs it.
 
 Guards are steps of their own. A kernel that indexes memory by run-time values never moves before an earlier guard: the
 guard may be what keeps the index in range.
@@ -41,6 +42,7 @@ SMALL_BODY_LIMIT = 100  # where it is small (short kernels compile faster, run a
 WEIGHT_LIMIT = 4000  # instructions they become: LLVM is superlinear far above
 SIZE_OF_FUNCTION = 10  # in operations, for INLINE_LIMIT
 BUFFER_LIMIT = 48
+ABSORBED = 64  # steps back, as far as a kernel may lie that is absorbed
 SMALL = 1024  # elements; smaller kernels are fused even if they share nothing, for the calls
 MANY = 1000
 
@@ -52,7 +54,7 @@ def fuse(graph: Graph):
         plan = Plan(graph, forced)
         try:
             plan.run()
-            return plan.steps, plan.outputs
+            return [step for step in plan.steps if step is not None], plan.outputs
         except Force as wanted:
             value = plan.base(wanted.value)
             if value in forced:
@@ -63,7 +65,7 @@ def fuse(graph: Graph):
 class Plan:
     def __init__(self, graph, forced):
         self.graph, self.forced = graph, forced
-        self.steps, self.outputs = [], []
+        self.steps, self.outputs = [], []  # a step may give way to None
         self.buffers, self._bases = {}, {}
         self.at = {}  # id of step -> position
         self.last_guard = -1
@@ -278,6 +280,7 @@ class Plan:
             best = body
             body.reads = set()
         else:
+            self.absorb(best, body)
             best.append(item)
         position = self.at[id(best)]
         for buffer, _, _ in body.loads:
@@ -285,6 +288,32 @@ class Plan:
             self.readers.setdefault(buffer, {})[item.space] = best
         self.recent[item.space] = best
         item.effect.buffer.writers.append(position)
+
+    def absorb(self, kernel, body) -> None:
+        """Move into the kernel what makes the elements that the body, which is about to join, reads."""
+        end = self.at[id(kernel)]
+        for buffer, at, _ in [*body.loads]:
+            for position in [p for p in buffer.writers if end - ABSORBED <= p < end]:
+                maker = self.steps[position]
+                if type(maker) is not Body or maker.space != kernel.space or (buffer, at) not in maker.stored:
+                    continue
+                if maker.indexing or any([type(e) is not Put or e.op is not None for e in maker.effects]):
+                    continue
+                made = {e.buffer for e in maker.effects}
+                if self.fits(kernel, maker) and not any([made & read_by(s) for s in self.steps[position + 1 : end + 1]]):
+                    self.move(maker, kernel)
+
+    def move(self, maker, kernel) -> None:
+        position = self.at.pop(id(maker))
+        self.steps[position] = None
+        for item in maker.items:
+            kernel.append(item)
+            writers = item.effect.buffer.writers
+            writers[writers.index(position)] = self.at[id(kernel)]
+        kernel.reads |= maker.reads
+        for where in (self.recent, *[self.readers.get(b, {}) for b in maker.reads]):
+            if where.get(maker.space) is maker:
+                where[maker.space] = kernel
 
     def peeled(self, item, body) -> bool:
         """Whether the item was placed without its borders, and these after it; see peel.py."""
@@ -370,6 +399,13 @@ class Plan:
             return True
         buffers = kernel.reads | {e.buffer for e in kernel.effects} | {b for b, _, _ in body.loads}
         return len(buffers) < BUFFER_LIMIT
+
+
+def read_by(step) -> set:
+    """The buffers that a step reads."""
+    if step is None:
+        return set()
+    return {step.buffer} if type(step) is Exit else {b for b, _, _ in step.loads}
 
 
 def contracted_size(node):

@@ -71,6 +71,35 @@ def test_shifted_gradients_meet_in_one_vectorized_sweep(check):
     assert e.stats.arena_bytes == 64 and wide(e)
 
 
+def horner(b, x, terms):
+    y = x
+    for k in range(terms):
+        y = b.add(b.mul(y, x), 1.0 / (k + 1.0))
+    return y
+
+
+def test_a_kernel_is_absorbed_by_the_one_that_reads_it(check):
+    """The root is made first, by itself; the polynomial shares nothing with it, what comes after reads both."""
+    b = Builder("f")
+    x, y = (b.param(tensor(F64, (5000,)), name) for name in "xy")
+    root, long = b.sqrt(x), horner(b, y, 31)
+    out = b.add(b.mul(root, long), b.mul(b.add(root, 1.0), horner(b, root, 31)))
+    rng = np.random.default_rng(0)
+    e = check(b.finish([b.mul(out, long), out]), rng.uniform(0.1, 0.9, (2, 5000)))
+    assert len(kernels(e)[0]) == 1
+
+
+def test_a_kernel_is_not_absorbed_past_its_readers(check):
+    b = Builder("f")
+    x, y = (b.param(tensor(F64, (5000,)), name) for name in "xy")
+    root, long = b.sqrt(x), horner(b, y, 31)
+    total = b.reduce_sum(b.reshape(root, shape=(50, 100)), axes=(1,))
+    shifted = b.add(b.mul(b.flip(root, axes=(0,)), long), long)
+    out = b.add(b.mul(root, shifted), b.mul(long, b.reduce_sum(total, axes=(0,))))
+    rng = np.random.default_rng(0)
+    check(b.finish([shifted, out, total]), rng.uniform(0.1, 0.9, (2, 5000)))
+
+
 def test_row_and_column_sums_and_map_share_a_nest(check):
     b = Builder("f")
     x = b.param(tensor(F64, (20, 30)))
