@@ -2,7 +2,8 @@
 
 A `Team` is one worker per tool under one thread setting. Environment: OPENBLAS_CORETYPE and OPENBLAS_L2_SIZE, which slow a
 current OpenBLAS down, are unset; every pool of threads is told its size; with one thread all workers are pinned to one and the
-same core, so that none has the better one. Caches on disk are in a folder of the run.
+same core, so that none has the better one. Caches on disk are in a folder of the run. A worker is stopped while it is not asked:
+threads of OpenMP and OpenBLAS look for work for a while after their last, on cores that are others' turn to use.
 """
 
 from __future__ import annotations
@@ -71,11 +72,13 @@ class Worker:
     def ask(self, *message):
         """The answer to a command; Failure on an error, on silence, at the end of the process."""
         try:
+            self.signal(signal.SIGCONT)
             self.pipe.send(message)
             if not self.pipe.poll(self.timeout):
                 self.end()
                 raise Failure(f"no answer in {self.timeout:g} s")
             status, answer = self.pipe.recv()
+            self.signal(signal.SIGSTOP)
         except (EOFError, BrokenPipeError, ConnectionResetError):
             code = self.end()
             raise Failure("killed by " + signal.Signals(-code).name if code < 0 else f"exited with {code}") from None
@@ -86,15 +89,16 @@ class Worker:
     def end(self) -> int:
         """Close the pipe, end the process and its children, return its exit code."""
         self.pipe.close()
-        try:
+        self.signal(signal.SIGCONT)
+        with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(0.5)
-        except subprocess.TimeoutExpired:
-            pass
-        try:
-            os.killpg(self.process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
+        self.signal(signal.SIGKILL)
         return self.process.wait()
+
+    def signal(self, number) -> None:
+        """To the process and its children, if there are any left."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, number)
 
     @property
     def alive(self) -> bool:
