@@ -146,7 +146,7 @@ class Function:
         return f"<tapejit {stack}>"
 
     def __get__(self, instance, owner=None):
-        return self if instance is None else functools.partial(self, instance)
+        return self if instance is None else BoundFunction(self, instance)
 
     # ---- calling ------------------------------------------------------------------------------------------------
     def __call__(self, *args, **kwargs):
@@ -425,6 +425,22 @@ class Function:
         """The Path compiled for these arguments' key, or None."""
         leaves, tree = flatten((args, kwargs))
         return self._roots.get(self._key(leaves, tree))
+
+
+class BoundFunction(functools.partial):
+    """A Function as a method of an instance, which is its first argument."""
+
+    def into(self, out, /, *args, **kwargs):
+        return self.func.into(out, *self.args, *args, **kwargs)
+
+    def ir(self, *args, **kwargs) -> str:
+        return self.func.ir(*self.args, *args, **kwargs)
+
+    def explain(self, *args, **kwargs) -> str:
+        return self.func.explain(*self.args, *args, **kwargs)
+
+    def draw(self, path, *args, **kwargs):
+        return self.func.draw(path, *self.args, *args, **kwargs)
 
 
 def _signature(x):

@@ -233,6 +233,27 @@ def test_the_name_out_is_free_for_arguments():
         f.into()
 
 
+class Spring:
+    """A method is differentiated by the argument after self."""
+
+    def __init__(self, stiffness):
+        self.stiffness = stiffness
+
+    @tapejit.value_and_grad(argnums=1)
+    def energy(self, x):
+        return np.sum(self.stiffness * x**2)
+
+
+def test_methods():
+    slope = np.empty(3)
+    for stiffness in (1.0, 3.0):
+        spring = Spring(stiffness)
+        for _ in range(CALLS):
+            value, given = spring.energy.into((None, slope), np.arange(3.0))
+            assert value == 5.0 * stiffness and given is slope and slope.tolist() == [0.0, 2.0 * stiffness, 4.0 * stiffness]
+    assert "mul" in spring.energy.ir(np.arange(3.0)) and "energy" in spring.energy.explain(np.arange(3.0))
+
+
 def test_calls_and_calls_into_do_not_mix_up():
     f = tapejit.jit(lambda a, b: a - b)
     out = np.empty(2)
