@@ -300,7 +300,7 @@ class Plan:
                 if maker.indexing or any([type(e) is not Put or e.op is not None for e in maker.effects]):
                     continue
                 made = {e.buffer for e in maker.effects}
-                if self.fits(kernel, maker) and not any([made & read_by(s) for s in self.steps[position + 1 : end + 1]]):
+                if self.fits(kernel, maker) and not any([made & touched_by(s) for s in self.steps[position + 1 : end + 1]]):
                     self.move(maker, kernel)
 
     def move(self, maker, kernel) -> None:
@@ -401,11 +401,11 @@ class Plan:
         return len(buffers) < BUFFER_LIMIT
 
 
-def read_by(step) -> set:
-    """The buffers that a step reads."""
+def touched_by(step) -> set:
+    """The buffers that a step reads or writes."""
     if step is None:
         return set()
-    return {step.buffer} if type(step) is Exit else {b for b, _, _ in step.loads}
+    return {step.buffer} if type(step) is Exit else step.buffers
 
 
 def contracted_size(node):

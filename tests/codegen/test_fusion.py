@@ -100,6 +100,18 @@ def test_a_kernel_is_not_absorbed_past_its_readers(check):
     check(b.finish([shifted, out, total]), rng.uniform(0.1, 0.9, (2, 5000)))
 
 
+def test_a_kernel_is_not_absorbed_past_what_writes_its_buffer(check):
+    """The copy that a scatter begins with stays before its updates."""
+    b = Builder("f")
+    x, y = (b.param(tensor(F64, (5000,)), name) for name in "xy")
+    i, u = b.param(tensor(I64, (3,))), b.param(tensor(F64, (3,)))
+    scattered, long = b.scatter(x, i, u), horner(b, y, 31)
+    out = b.add(b.mul(scattered, long), long)
+    rng = np.random.default_rng(0)
+    args = [*rng.uniform(0.1, 0.9, (2, 5000)), np.array([1, 5, 7]), np.array([10.0, 20.0, 30.0])]
+    check(b.finish([out, long, b.mul(long, b.add(scattered, 1.0))]), args)
+
+
 def test_row_and_column_sums_and_map_share_a_nest(check):
     b = Builder("f")
     x = b.param(tensor(F64, (20, 30)))
