@@ -2,8 +2,8 @@
 
 A `Team` is one worker per tool under one thread setting. Environment: OPENBLAS_CORETYPE and OPENBLAS_L2_SIZE, which slow a
 current OpenBLAS down, are unset; every pool of threads is told its size; with one thread all workers are pinned to one and the
-same core, so that none has the better one. Caches on disk are in a folder of the run. A worker is stopped while it is not asked:
-threads of OpenMP and OpenBLAS look for work for a while after their last, on cores that are others' turn to use.
+same core, so that none has the better one. Caches on disk are in a folder of the run. A worker is stopped while it is not
+asked: threads of OpenMP and OpenBLAS look for work for a while after their last, on cores that are others' turn to use.
 """
 
 from __future__ import annotations
