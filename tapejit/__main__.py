@@ -22,6 +22,7 @@ from .api import _Gradients
 from .dispatch import Function
 from .errors import TapejitError
 from .show import STAGES
+from .trace import signature
 
 TRANSFORMS = ("jit", "grad", "value_and_grad", "elementwise_grad", "jacobian", "hessian", "hvp", "vmap")
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -92,15 +93,15 @@ def arguments(text, namespace, function, shown):
     except Exception as error:
         raise UsageError(f"--args {text!r} cannot be evaluated: {type(error).__name__}: {error}") from error
     try:
-        signature = inspect.signature(getattr(function, "fn", function))
+        takes = signature(getattr(function, "fn", function))
     except (TypeError, ValueError):
         return args, kwargs
     try:
-        signature.bind(*args, **kwargs)
+        takes.bind(*args, **kwargs)
     except TypeError as error:
         if not text:
-            raise UsageError(f'{shown}{signature} needs arguments: {error}; give --args, e.g. "1.0, np.ones(3)"') from None
-        raise UsageError(f"{shown}{signature} does not take --args {text!r}: {error}") from None
+            raise UsageError(f'{shown}{takes} needs arguments: {error}; give --args, e.g. "1.0, np.ones(3)"') from None
+        raise UsageError(f"{shown}{takes} does not take --args {text!r}: {error}") from None
     return args, kwargs
 
 

@@ -8,7 +8,6 @@ bools, callables and other hashables are static. Signatures and result structure
 from __future__ import annotations
 
 import functools
-import inspect
 import warnings
 
 import numpy as np
@@ -22,7 +21,7 @@ from .errors import ArgumentError, OutputError, TapeError, located
 from .mapping import Vmap
 from .promote import asarray, operand_array
 from .record import apply
-from .trace import function_name
+from .trace import function_name, signature
 from .transforms import Grad, GradientsOf, Hvp, Jacobian, Jit, Jvp, Vjp
 from .tree import map_leaves
 from .variable import UnconnectedWarning
@@ -225,7 +224,7 @@ def stop_gradient(x):
 def _positional_names(f):
     """Names of the positional parameters, or None if the signature cannot be read."""
     try:
-        parameters = inspect.signature(f).parameters.values()
+        parameters = signature(f).parameters.values()
     except (TypeError, ValueError):
         return None
     return [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]

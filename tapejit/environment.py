@@ -37,7 +37,10 @@ _SKIPPED = (types.ModuleType, type, types.BuiltinFunctionType)
 _DYNAMIC = {"getattr", "vars", "attrgetter", "__dict__"}  # code that mentions one may read attributes it does not name
 _FIELD_DESCRIPTORS = (types.MemberDescriptorType, type(collections.namedtuple("_", "field").field))
 # dunder methods that no expression calls
-_UNREAD = {"__init__", "__new__", "__repr__", "__str__", "__post_init__", "__replace__", "__getnewargs__"}
+_UNREAD = {
+    "__init__", "__new__", "__repr__", "__str__", "__post_init__", "__replace__", "__getnewargs__",
+    "__annotate__", "__annotate_func__",
+}  # fmt: skip
 
 
 def _original(f):

@@ -7,6 +7,9 @@ function runs for real on real values, so Python control flow simply runs; reads
 
 from __future__ import annotations
 
+import inspect
+import sys
+
 import numpy as np
 
 from tapejit.ir.graph import Graph
@@ -70,6 +73,15 @@ class Program:
 
 def function_name(fn) -> str:
     return getattr(fn, "__name__", None) or type(fn).__name__
+
+
+def signature(fn) -> inspect.Signature:
+    """As inspect.signature, which evaluates annotations from Python 3.14 on: what they name need not exist."""
+    if sys.version_info >= (3, 14):
+        from annotationlib import Format
+
+        return inspect.signature(fn, annotation_format=Format.FORWARDREF)
+    return inspect.signature(fn)
 
 
 def definition(fn):

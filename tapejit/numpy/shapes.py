@@ -267,9 +267,6 @@ def vstack(tup, *, dtype=None, casting="same_kind"):
     return concatenate([atleast_2d(x) for x in tup], 0, dtype=dtype, casting=casting)
 
 
-row_stack = vstack
-
-
 @handles(np.hstack)
 def hstack(tup, *, dtype=None, casting="same_kind"):
     """As `numpy.hstack`."""
@@ -564,6 +561,6 @@ __all__ = [
     "append", "array_split", "atleast_1d", "atleast_2d", "atleast_3d", "broadcast_arrays", "broadcast_to",
     "column_stack", "concat", "concatenate", "delete", "dsplit", "dstack", "expand_dims", "flip", "fliplr", "flipud",
     "hsplit", "hstack", "insert", "matrix_transpose", "moveaxis", "ndim", "pad", "permute_dims", "ravel", "repeat",
-    "reshape", "roll", "rollaxis", "rot90", "row_stack", "shape", "size", "split", "squeeze", "stack", "swapaxes",
-    "tile", "transpose", "unstack", "vsplit", "vstack",
+    "reshape", "roll", "rollaxis", "rot90", "shape", "size", "split", "squeeze", "stack", "swapaxes", "tile",
+    "transpose", "unstack", "vsplit", "vstack",
 ]  # fmt: skip

@@ -1,6 +1,7 @@
 """The TensorFlow forms: gradients_function and its kin, with TensorFlow's semantics and error texts."""
 
 import re
+import sys
 
 import numpy as np
 import pytest
@@ -26,6 +27,14 @@ def test_all_positional_arguments_by_default():
 @pytest.mark.parametrize("params, want", [(["y"], [9.0]), ([1], [9.0]), (["y", "x"], [9.0, 12.0]), ([1, 0], [9.0, 12.0])])
 def test_params_by_name_and_index(params, want):
     assert values(tapejit.gradients_function(lambda x, y: x * x * y, params)(3.0, 2.0)) == want
+
+
+@pytest.mark.skipif(sys.version_info < (3, 14), reason="annotations are evaluated with the definition")
+def test_params_by_name_where_annotations_name_nothing():
+    def f(x: Nowhere, y: Nowhere | None = None) -> Nowhere:  # noqa: F821
+        return x * x * y
+
+    assert values(tapejit.gradients_function(f, ["y"])(3.0, 2.0)) == [9.0]
 
 
 def test_mixed_params():

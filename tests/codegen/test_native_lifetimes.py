@@ -121,8 +121,9 @@ def test_a_result_that_cannot_be_made(monkeypatch, warm, served):
     monkeypatch.undo()
     first, (pair,), _ = f(x)
     assert pair.y == np.sum(x) and first.tolist() == (x + 1.0).tolist()
+    fresh = np.empty(50)
     references = sys.getrefcount(first)
-    assert references == 2
+    assert references == sys.getrefcount(fresh)
 
 
 def test_keys_live_as_long_as_the_results_that_name_them(warm):
@@ -234,7 +235,8 @@ def test_reference_counts_and_memory_over_a_million_calls(kind):
     assert resident() - memory < 2 << 20
     slope = f(*args, **kwargs)[1]
     slope = slope["w"][0] if kind == "nest" else slope
-    assert sys.getrefcount(slope) == 2
+    fresh = np.empty(5)
+    assert sys.getrefcount(slope) == sys.getrefcount(fresh)
 
 
 def test_a_program_that_releases_the_gil_is_served_in_many_threads(served):

@@ -118,6 +118,14 @@ def test_bad_input(model, capsys, target, args, message):
     assert message in err and "Traceback" not in err
 
 
+@pytest.mark.skipif(sys.version_info < (3, 14), reason="annotations are evaluated with the definition")
+def test_annotations_may_name_nothing(tmp_path, capsys):
+    path = tmp_path / "model.py"
+    path.write_text("def area(x: Nowhere, y: float):\n    return x * y\n")
+    assert dump(capsys, f"{path}:area", "--args", "2.0, 3.0")[0] == 0
+    assert "y: float) needs arguments" in dump(capsys, f"{path}:area")[2]
+
+
 def test_error_of_the_users_code(model, capsys):
     status, _, err = dump(capsys, f"{model}:broken", "--args", "1.0")
     assert status == 1
