@@ -14,7 +14,7 @@ import math
 
 import numpy as np
 
-from ..array import DIRECT, Array, handles, make
+from ..array import DIRECT, Array, handles, make, since
 from ..errors import DTypeError, IntegerPowerError, located
 from ..promote import BOOL, F64, apply1, asarray, call, cast, common_dtype, operand, operand_array, select, truth
 from .common import UNSET, firm, refuse, reshaped
@@ -280,7 +280,7 @@ floor, ceil, trunc = _rounding("floor", np.floor), _rounding("ceil", np.ceil), _
 rint = _direct("rint", 1, np.rint)
 
 
-@handles(np.fix)
+@handles(since("fix"))
 def fix(x, out=None):
     """As `numpy.fix`."""
     return trunc(x, out=out)
