@@ -183,7 +183,7 @@ class Plan:
                 guards += 1
             elif node.results[0] in self.buffers:
                 buffer = self.buffers[node.results[0]]
-                if node.op.kind == "indexing" and self.overwrites(node, buffer):
+                if (node.op.kind == "indexing" or node.op.name == "update") and self.overwrites(node, buffer):
                     self.place(items(node, self.buffers[node.results[0]])[1])
                 elif buffer.type.size:
                     product = blas.product(node, buffer, self.buffer_of) if node.op.kind == "contract" else None
@@ -215,12 +215,12 @@ class Plan:
             self.place(one)
 
     def overwrites(self, node, buffer):
-        """A scatter into a temporary that nothing else reads happens there, without the copy."""
+        """A scatter or update of a temporary that nothing else reads happens there, without the copy."""
         x = self.base(node.operands[0])
         there = self.buffers.get(x)
         if node.op.name == "gather" or there is None or there.place[0] != "arena" or not there.writers:
             return False
-        if self.used[x] != 1 or node.operands[0] in node.operands[1:] or not node.operands[2].type.size:
+        if self.used[x] != 1 or node.operands[0] in node.operands[1:] or not node.operands[-1].type.size:
             return False
         there.name, there.place = buffer.name, buffer.place
         self.outputs = [there if b is buffer else b for b in self.outputs]
@@ -418,7 +418,7 @@ def is_root(node):
     """Whether the kind says that this value is made in memory."""
     op = node.op
     if op.kind == "movement":
-        return op.name == "concatenate" or (op.name == "pad" and any(node.attrs["interior"]))
+        return op.name in ("concatenate", "update") or (op.name == "pad" and any(node.attrs["interior"]))
     return op.kind in ("reduce", "contract") or (op.kind == "indexing" and op.name != "gather")
 
 
@@ -426,7 +426,7 @@ def is_root(node):
 def items(node, buffer) -> list[Item]:
     kind = node.op.kind
     if kind == "movement" and is_root(node):
-        return _concatenated(node, buffer) if node.op.name == "concatenate" else _padded(node, buffer)
+        return {"concatenate": _concatenated, "update": _updated, "pad": _padded}[node.op.name](node, buffer)
     make = {"reduce": _reduced, "contract": _contracted, "indexing": _indexed}.get(kind)
     return make(node, buffer) if make else [_put(node.results[0], buffer, node.op.name, make=True)]
 
@@ -480,6 +480,13 @@ def _padded(node, buffer):
     step = [k + 1 for k in node.attrs["interior"]]
     window = _window(x, buffer, node.results[0].shape, node.attrs["low"], step, "pad")
     return [zeros, replace(window, after=True)]
+
+
+def _updated(node, buffer):
+    """A copy of the first operand, then the second into its window."""
+    x, part = node.operands
+    window = _window(part, buffer, x.shape, node.attrs["start"], node.attrs["step"], "update")
+    return [_put(x, buffer, "update"), replace(window, after=True)]
 
 
 EXTREMES = {"reduce_max": (-np.inf, "min"), "reduce_min": (np.inf, "max")}

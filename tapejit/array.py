@@ -28,6 +28,15 @@ def since(name):
     return getattr(np, name, None)
 
 
+# NumPy's functions whose results may be views of an argument; those of all others are arrays of their own (mutation.py).
+_VIEWS = {
+    operator.getitem, np.reshape, np.ravel, np.transpose, np.matrix_transpose, np.linalg.matrix_transpose, np.swapaxes,
+    np.moveaxis, np.rollaxis, np.expand_dims, np.squeeze, np.broadcast_to, np.broadcast_arrays, np.array_split, np.split,
+    np.hsplit, np.vsplit, np.dsplit, since("unstack"), np.flip, np.fliplr, np.flipud, np.rot90, np.asarray, np.real,
+    np.diagonal, np.linalg.diagonal, np.atleast_1d, np.atleast_2d, np.atleast_3d,
+} - {None}  # fmt: skip
+
+
 def handles(*functions):
     """Decorator: this function of ours stands for these NumPy functions when an Array is among the arguments.
 
@@ -35,6 +44,10 @@ def handles(*functions):
     """
 
     def register(ours):
+        if _VIEWS.isdisjoint(functions):
+            from .mutation import owning
+
+            ours = owning(ours)
         for function in [f for f in functions if f is not None]:
             HANDLERS[function] = ours
             DIRECT.setdefault(function, ours)
@@ -85,6 +98,19 @@ def _binary(function, reflected=False):
     return method
 
 
+def _in_place(function):
+    """x += y writes into x, and so into all views of it; a scalar, as NumPy's, is bound anew."""
+
+    def method(self, other):
+        if type(self) is not Array or not self._data.shape or not isinstance(other, _OPERANDS):
+            return NotImplemented
+        from .mutation import store
+
+        return store(self, DIRECT[function](self, other), function)
+
+    return method
+
+
 def _unary(function):
     def method(self):
         return DIRECT[function](self)
@@ -114,14 +140,14 @@ class Array:
     array([2., 4.])
     """
 
-    __slots__ = ("_data", "_record", "_value", "_weak", "__weakref__")
+    __slots__ = ("_data", "_record", "_value", "_weak", "_alias", "__weakref__")
     __hash__ = None
 
     def __init__(self, data, dtype=None):
         if isinstance(data, Array):
             data = data.numpy()
         self._data = np.array(data, dtype=dtype)
-        self._record = self._value = None
+        self._record = self._value = self._alias = None
         self._weak = False
 
     # ---- what it is ---------------------------------------------------------------------------------------------
@@ -176,22 +202,33 @@ class Array:
         return (self[i] for i in range(self._data.shape[0]))
 
     def __repr__(self):
+        self._update()
         body = np.array2string(np.asarray(self._data), separator=", ", prefix="Array(")
         extra = "" if self.dtype in (np.float64, np.int64, np.bool_) else f", dtype={self.dtype}"
         return f"{type(self).__name__}({body}{extra})"
 
     def __str__(self):
+        self._update()
         return str(self._data)
 
     def __format__(self, spec):
+        self._update()
         return format(self._data[()] if self._data.ndim == 0 else self._data, spec)
 
     # ---- from recorded to plain -----------------------------------------------------------------------------------
     def _concrete(self, how, instead):
+        self._update()
         record = self._record
         if record is not None:
             record.concretize(self, how, instead)
         return self._data
+
+    def _update(self):
+        """Have a view see what was written since into what it is a view of."""
+        if self._alias is not None and self._alias.stale():
+            from .record import refresh
+
+            refresh(self)
 
     def numpy(self):
         """The value as a NumPy array (a copy). Refused while a function is recorded."""
@@ -201,7 +238,7 @@ class Array:
     def __array__(self, dtype=None, copy=None):
         data = self._concrete(
             "conversion to a NumPy array (np.asarray, np.array, writing into an ndarray, or C code)",
-            "np functions take it as it is; build arrays of recorded values with np.stack or np.concatenate",
+            "np functions take it as it is; arrays to write recorded values into come from tapejit.numpy, or np.zeros_like(x)",
         )
         return np.array(data, dtype=dtype)
 
@@ -223,20 +260,26 @@ class Array:
         return self._concrete("`.tolist()`", "iterate over it, or index it").tolist()
 
     def __float__(self):
-        return float(self._concrete("float() (math.sin and its like call it)", "use np.sin etc., or leave float() out"))
+        return float(self._concrete(
+            "float() (math.sin and its like call it, and `a[0] = x` of an ndarray)",
+            "use np.sin etc., leave float() out; write into arrays of tapejit.numpy, or np.zeros_like(x)",
+        ))
 
     def __complex__(self):
         return complex(self._concrete("complex()", "complex numbers are not supported yet"))
 
     def __bool__(self):
+        self._update()
         value = bool(self._data)
         return value if self._record is None else self._record.guard_bool(self, value)
 
     def __int__(self):
+        self._update()
         value = int(self._data)
         return value if self._record is None else self._record.guard_int(self, value)
 
     def __index__(self):
+        self._update()
         value = operator.index(self._data[()])
         return value if self._record is None else self._record.guard_int(self, value)
 
@@ -268,11 +311,11 @@ class Array:
             raise unsupported(ufunc if method == "__call__" else getattr(ufunc, method))
         out = kwargs.get("out")
         if out is not None:
-            if any(isinstance(o, np.ndarray) for o in (out if isinstance(out, tuple) else (out,))):
+            if not all(o is None or isinstance(o, Array) for o in (out if isinstance(out, tuple) else (out,))):
                 raise located(
                     MutationError,
                     f"{_name(ufunc)} would write a recorded value into an ndarray (out=, or an in-place operator)",
-                    "write `a = a + x`, not `a += x`, or make `a` with tapejit.numpy",
+                    "make `a` with tapejit.numpy, or np.zeros_like(x); or write `a = a + x`",
                 )
         return ours(*inputs, **kwargs)
 
@@ -287,11 +330,7 @@ class Array:
         return HANDLERS[operator.getitem](self, index)
 
     def __setitem__(self, index, value):
-        raise located(
-            MutationError,
-            "assigning into an Array is not recorded",
-            "np.where(mask, new, x), or np.concatenate([x[:i], new, x[i + 1:]])",
-        )
+        HANDLERS[operator.setitem](self, index, value)
 
     # ---- operators ------------------------------------------------------------------------------------------------
     __add__, __radd__ = _binary(np.add), _binary(np.add, True)
@@ -310,6 +349,11 @@ class Array:
     __lt__, __le__, __gt__ = _binary(np.less), _binary(np.less_equal), _binary(np.greater)
     __ge__, __eq__, __ne__ = _binary(np.greater_equal), _binary(np.equal), _binary(np.not_equal)
     __divmod__, __rdivmod__ = _binary(np.divmod), _binary(np.divmod, True)
+    __iadd__, __isub__, __imul__ = _in_place(np.add), _in_place(np.subtract), _in_place(np.multiply)
+    __itruediv__, __ifloordiv__ = _in_place(np.true_divide), _in_place(np.floor_divide)
+    __imod__, __ipow__, __imatmul__ = _in_place(np.remainder), _in_place(np.power), _in_place(np.matmul)
+    __iand__, __ior__, __ixor__ = _in_place(np.bitwise_and), _in_place(np.bitwise_or), _in_place(np.bitwise_xor)
+    __ilshift__, __irshift__ = _in_place(np.left_shift), _in_place(np.right_shift)
     __neg__, __pos__ = _unary(np.negative), _unary(np.positive)
     __abs__, __invert__ = _unary(np.abs), _unary(np.invert)
 
@@ -334,7 +378,11 @@ class Array:
 
     def flatten(self, order="C"):
         """As `numpy.ndarray.flatten`."""
-        return HANDLERS[np.ravel](self, order)
+        return HANDLERS[np.copy](HANDLERS[np.ravel](self, order))
+
+    def fill(self, value):
+        """As `numpy.ndarray.fill`."""
+        HANDLERS[operator.setitem](self, ..., value)
 
     def astype(self, dtype, **kwargs):
         """As `numpy.ndarray.astype`."""
@@ -347,7 +395,7 @@ _OPERANDS = (Array, float, int, np.ndarray, np.generic, complex, list, tuple)
 def make(data, record=None, value=None, weak=False, cls=Array):
     """An Array around NumPy data as it is, no copy; `record` and `value` bind it."""
     array = object.__new__(cls)
-    array._data, array._record, array._value, array._weak = data, record, value, weak
+    array._data, array._record, array._value, array._weak, array._alias = data, record, value, weak, None
     return array
 
 

@@ -23,6 +23,7 @@ from tapejit.ir.walk import inline, walk
 
 from .array import Array, make, unwrap
 from .errors import ShapeError, located
+from .mutation import own
 from .promote import asarray, cast
 from .record import Replay, state
 from .trace import Program
@@ -183,7 +184,7 @@ class Cut:
         arguments = [*sources, *weights, *[self.record.arrays[v] for v in inputs]]
         base = state.base
         if state.records or (base is not None and any([isinstance(x, Array) and x._record is base for x in arguments])):
-            return walk(known.program.graph, Replay(), arguments)
+            return [own(x, arguments) for x in walk(known.program.graph, Replay(), arguments)]
         return [make(r) for r in known.run([unwrap(x) for x in arguments])]
 
     def why(self, source) -> str:

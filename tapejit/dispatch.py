@@ -31,6 +31,7 @@ from .array import Array, make
 from .environment import Environment
 from .errors import ArgumentTypeError, TapejitWarning, located
 from .into import Target
+from .mutation import own
 from .promote import cast
 from .record import Replay, lanes_differ, open_records, state
 from .trace import function_name, leaf_data, trace
@@ -376,7 +377,7 @@ class Function:
         data = [x if isinstance(x, Array) else leaf_data(x)[0] for x in leaves]
         inputs = [cast(x, p.dtype) for x, p in zip(data, params)]
         inputs += [settled(x) if isinstance(x, Array) else make(x) for x in program.captures]
-        out = [x if isinstance(x, Array) else make(x) for x in walk(program.graph, Replay(), inputs)]
+        out = [own(x, inputs) if isinstance(x, Array) else make(x) for x in walk(program.graph, Replay(), inputs)]
         if not any([isinstance(x, Array) for x in leaves]) and not any([x._record for x in out]):
             out = [x._data[()] for x in out]
         return unflatten(program.out_tree, out)

@@ -26,6 +26,61 @@ from .errors import ConcretizationError, DTypeError, GuardError, LeakedArrayErro
 GUARD = TABLE["guard"]
 
 
+# Operations whose results NumPy makes as views, if their memory is the operand's.
+_VIEWING = frozenset([TABLE[name] for name in ("reshape", "transpose", "broadcast", "slice", "flip")])
+
+
+class Root:
+    """What is known of an Array that others are views of, or that was written to: how often. home: the record it was
+    made in, for one that holds no recorded value."""
+
+    __slots__ = ("writes", "home")
+
+    def __init__(self, home=None):
+        self.writes, self.home = 0, home
+
+    def stale(self) -> bool:
+        return False
+
+
+class View:
+    """How an Array is a view: `op` with `attrs` of the Array `parent`, in the end of `root`; `seen`: of root's writes."""
+
+    __slots__ = ("parent", "root", "op", "attrs", "seen")
+
+    def __init__(self, parent, op, attrs):
+        alias = parent._alias
+        self.parent, self.op, self.attrs = parent, op, attrs
+        self.root = alias.root if type(alias) is View else parent
+        if self.root._alias is None:
+            self.root._alias = Root()
+        self.seen = self.root._alias.writes
+
+    def stale(self) -> bool:
+        return self.seen != self.root._alias.writes
+
+
+def refresh(x) -> None:
+    """Make a stale view anew from what it is a view of, as it is now."""
+    stale = []
+    while type(x._alias) is View and x._alias.stale():
+        stale.append(x)
+        x = x._alias.parent
+    for view in reversed(stale):
+        alias = view._alias
+        (fresh,) = apply(alias.op, (alias.parent,), alias.attrs)
+        rebind(view, fresh)
+        alias.seen = alias.root._alias.writes
+
+
+def rebind(array, other) -> None:
+    """Have an Array stand for what another one holds; records keep what it stood for."""
+    record = array._record
+    if record is not None and record.arrays is not None and record.arrays.get(array._value) is array:
+        record.arrays[array._value] = make(array._data, record, array._value)
+    array._data, array._record, array._value = other._data, other._record, other._value
+
+
 class State(threading.local):
     """Per thread: open records and active tapes (outermost first), and the tapes' level-0 record while there are any."""
 
@@ -69,6 +124,8 @@ class Record:
     def lookup(self, x) -> Value:
         """The value of an operand in this record; what comes from outside is captured."""
         if isinstance(x, Array):
+            if x._alias is not None and x._alias.stale():
+                refresh(x)
             if x._record is self:
                 return x._value
             data = x._data
@@ -209,6 +266,8 @@ def apply(op, operands, attrs=EMPTY, regions=(), at=None):
     record, datas = None, []
     for o in operands:
         if isinstance(o, Array):
+            if o._alias is not None and o._alias.stale():
+                refresh(o)
             datas.append(o._data)
             r = o._record
             if r is not None and (record is None or r.depth > record.depth):
@@ -220,9 +279,10 @@ def apply(op, operands, attrs=EMPTY, regions=(), at=None):
     if op is GUARD:
         return guard_again(datas[0], operands[0], record, at)
     outs = op.evaluate(*datas, regions=regions, **attrs) if regions else op.evaluate(*datas, **attrs)
-    if record is None:
-        return [make(out) for out in outs]
-    return record.append(op, operands, attrs, outs, regions, at)
+    results = [make(out) for out in outs] if record is None else record.append(op, operands, attrs, outs, regions, at)
+    if op in _VIEWING and isinstance(operands[0], Array) and np.may_share_memory(outs[0], datas[0]):
+        results[0]._alias = View(operands[0], op, attrs)
+    return results
 
 
 def _shallow(record, operands):

@@ -20,6 +20,7 @@ from .errors import (
     ArgumentError,
     ArgumentTypeError,
     IntegerRangeError,
+    MutationError,
     OutputError,
     RecursionDepthError,
     TapejitError,
@@ -124,11 +125,18 @@ def trace(fn, args, kwargs, name=None) -> tuple[Program, object]:
             if rebinding.intact():
                 program.rebound = rebinding.found
                 return program, out
-        except (TypeError, AttributeError, NotImplementedError):
+            first = None
+        except (TypeError, AttributeError, NotImplementedError) as error:
             if not rebinding.found:
                 raise
-    with recording(name) as record:
-        return _run(record, fn, None, name, leaves, in_tree)
+            first = error
+    try:
+        with recording(name) as record:
+            return _run(record, fn, None, name, leaves, in_tree)
+    except TapejitError:
+        if isinstance(first, MutationError):  # says more of `a[0] = x` than what the conversion of x does
+            raise first from None
+        raise
 
 
 def _run(record, fn, rebinding, name, leaves, in_tree):

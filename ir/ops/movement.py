@@ -2,7 +2,8 @@
 
 reshape(shape)   transpose(perm)   broadcast(shape)   slice(start, stop, step)   flip(axes)
 pad(low, high, interior): zeros before, after and between the elements of each axis
-concatenate(axis), of any number of operands.
+concatenate(axis), of any number of operands
+update(start, stop, step), of two operands: the first with a window, as slice takes it, replaced by the second
 Attributes are full tuples, one entry per axis; slice steps are positive (a front end flips for negative ones).
 """
 
@@ -163,6 +164,8 @@ def _slice_rules(b, attrs, x):
         return b.slice(source, start=first, stop=end, step=stride)
     if (inner := made_by(x, "broadcast")) and inner.operands[0].ndim == 0:
         return b.broadcast_to(inner.operands[0], tuple(map(slice_length, start, stop, step)))
+    if made_by(x, "update"):
+        return _slice_of_update(b, attrs, x)
     if inner := made_by(x, "concatenate"):  # a slice that lies within one of the parts
         axis, offset = inner.attrs["axis"], 0
         for part in inner.operands:
@@ -308,4 +311,73 @@ def _batch_concatenate(b, node, xs, batched, size):
 concatenate = movement(
     "concatenate", _infer_concatenate, lambda *xs, axis: (np.concatenate(xs, axis),), _concatenate_transpose,
     _batch_concatenate, arity=None, rules=(Rule("concatenate", _concatenate_rules),),
+)  # fmt: skip
+
+
+# ---- update ------------------------------------------------------------------------------------------------------
+FORWARDED = 64  # updates that a slice is looked for in
+
+
+def window_of(attrs) -> tuple:
+    """NumPy's index of the window of a slice or an update."""
+    return tuple([np.s_[a:z:k] for a, z, k in zip(attrs["start"], attrs["stop"], attrs["step"])])
+
+
+def _infer_update(types, attrs):
+    x, part = types
+    (window,) = _infer_slice((x,), attrs)
+    if window is not part:
+        raise ValueError(f"update: the window of {x} is {window}, what replaces it {part}")
+    return (x,)
+
+
+def _update(x, part, start, stop, step):
+    out = np.array(x)
+    out[window_of({"start": start, "stop": stop, "step": step})] = part
+    return (out,)
+
+
+def _update_transpose(b, node, xs, ct, i):
+    return b.slice(ct, **node.attrs) if i else b.update(ct, b.zeros(xs[1].type), **node.attrs)
+
+
+def _batch_update(b, node, xs, batched, size):
+    xs = [x if on else b.broadcast_to(x, (size, *x.shape)) for x, on in zip(xs, batched)]
+    return b.apply(node.op, xs, _batch_axes(node.attrs, start=0, stop=size, step=1))
+
+
+def _apart(one, other) -> bool:
+    """Whether two windows have no element in common, as far as one axis tells."""
+    spans = zip(one["start"], one["stop"], one["step"], other["start"], other["stop"], other["step"])
+    return any([z <= c or y <= a or (k == j and k > 1 and (a - c) % k) for a, z, k, c, y, j in spans])
+
+
+def _slice_of_update(b, attrs, x):
+    """What was stored there, or what an update elsewhere left as it was."""
+    source = x
+    for _ in range(FORWARDED):
+        inner = made_by(source, "update")
+        if inner is None or not _apart(attrs, inner.attrs):
+            break
+        source = inner.operands[0]
+    if (inner := made_by(source, "update")) and inner.attrs == attrs:
+        return inner.operands[1]
+    return b.slice(source, **attrs) if source is not x else None
+
+
+def _update_rules(b, attrs, x, part):
+    if part.type.size == 0:
+        return x
+    if part.type is x.type:
+        return part
+    if (inner := made_by(x, "update")) and inner.attrs == attrs:
+        return b.update(inner.operands[0], part, **attrs)
+    if (inner := made_by(part, "slice")) and inner.operands[0] is x and inner.attrs == attrs:
+        return x
+    return None
+
+
+update = movement(
+    "update", _infer_update, _update, _update_transpose, _batch_update, arity=2, masks=UNUSED,
+    rules=(Rule("update", _update_rules),),
 )  # fmt: skip

@@ -10,6 +10,7 @@ import operator
 import numpy as np
 
 from ..array import Array, handles, make
+from ..mutation import born
 from ..promote import apply1, call, cast, common_dtype, contains_array, operand, operand_array, select, wrap
 from ..record import check_dtype
 from .common import broadcast, firm, joined, reshaped, static_shape
@@ -18,7 +19,7 @@ from .shapes import broadcast_to, expand_dims, moveaxis
 
 
 def _constant(data) -> Array:
-    return wrap(check_dtype(np.asarray(data)))
+    return born(wrap(check_dtype(np.asarray(data))))
 
 
 def _number(x):

@@ -16,6 +16,7 @@ from numpy.lib.array_utils import normalize_axis_index
 
 from ..array import Array, handles, make
 from ..errors import ArgumentTypeError, ConcretizationError, located
+from ..mutation import assign, fitted, own
 from ..promote import BOOL, I64, TABLE, apply, apply1, asarray, call, cast, common_dtype, contains_array, operand, operand_array
 from ..promote import select as where
 from .common import broadcast, firm, gathered, one_axis, part, permuted, refuse, reshaped, taken
@@ -32,8 +33,10 @@ def getitem(a, index):
         return _row(x, index)
     items, gap = _expand(x, index if isinstance(index, tuple) else (index,))
     if any([isinstance(i, _Positions) for i in items]):
-        return _advanced(x, index, items, gap)
-    return _basic(x, index, items)
+        return own(_advanced(x, index, items, gap), (x,))
+    out = _basic(x, index, items)
+    whole = index is ... or isinstance(index, tuple) and any([i is ... for i in index])
+    return out if out.shape or whole else _scalar(out)
 
 
 def _row(x, i):
@@ -47,7 +50,13 @@ def _row(x, i):
     rest = shape[1:]
     zeros = (0,) * len(rest)
     (row,) = apply(_SLICE, (x,), {"start": (i, *zeros), "stop": (i + 1, *rest), "step": (1,) * len(shape)})
-    return apply(_RESHAPE, (row,), {"shape": rest})[0]
+    (out,) = apply(_RESHAPE, (row,), {"shape": rest})
+    return out if rest else _scalar(out)
+
+
+def _scalar(x):
+    """What indexing by integers alone gives is no view."""
+    return make(x._data[()], x._record, x._value, x._weak)
 
 
 class _Positions:
@@ -197,6 +206,27 @@ def _basic(x, index, items):
 
 def _advanced(x, index, items, gap):
     """Integer arrays: the other items first, then the rows of the merged indexed axes, then their axes to their place."""
+    source, axes, rest, lead, positions, linear = _merged(x, index, items, gap)
+    if len(axes) == 1 and positions[0].static and linear.ndim == 1 and lead == axes[0]:
+        return taken(firm(source), linear._data, axes[0])
+    rows = _rows(source, axes, rest)
+    if linear.size == 0 or rows.shape[0] == 0:
+        out = make(np.zeros(linear.shape + rows.shape[1:], rows.dtype))
+    else:
+        out = apply1("gather", rows, linear)
+    k = linear.ndim
+    return permuted(out, (*range(k, k + lead), *range(k), *range(k + lead, out.ndim)))
+
+
+def _rows(source, axes, rest):
+    """The indexed axes in front, made one."""
+    rows = permuted(source, (*axes, *rest))
+    return reshaped(rows, (math.prod([source.shape[a] for a in axes]), *[source.shape[a] for a in rest]))
+
+
+def _merged(x, index, items, gap):
+    """What the basic items leave, its indexed axes and the others, the place of the indexed ones in the result, their
+    positions, and one index into the indexed axes made one."""
     # With an array among the indices, an int is one of them too: it counts for whether they stand next to each other.
     places = [k for k, i in enumerate(items) if isinstance(i, (int, _Positions))]
     together = places == list(range(places[0], places[-1] + 1)) and not places[0] < gap <= places[-1]
@@ -215,17 +245,61 @@ def _advanced(x, index, items, gap):
     except ValueError:
         _fail(x.shape, index)
     linear = _linear(positions, lengths, lambda: _fail(x.shape, index))
-    if len(axes) == 1 and positions[0].static and linear.ndim == 1 and lead == axes[0]:
-        return taken(firm(source), linear._data, axes[0])
     rest = [a for a in range(source.ndim) if a not in axes]
-    rows = permuted(source, (*axes, *rest))
-    rows = reshaped(rows, (math.prod(lengths), *[source.shape[a] for a in rest]))
-    if linear.size == 0 or rows.shape[0] == 0:
-        out = make(np.zeros(linear.shape + rows.shape[1:], rows.dtype))
-    else:
-        out = apply1("gather", rows, linear)
+    return source, axes, rest, lead, positions, linear
+
+
+@handles(operator.setitem)
+def setitem(a, index, value):
+    """`a[index] = value`; see mutation.py."""
+    if type(a) is not Array:
+        return assign(a, value)  # an error
+    items = index if isinstance(index, tuple) else (index,)
+    if len(items) == 1 and isinstance(items[0], Array) and items[0].dtype == BOOL and items[0]._record is not None:
+        _set_where(a, operand(items[0]), value)
+        return
+    items, gap = _expand(a, items)
+    if not any([isinstance(i, _Positions) for i in items]):
+        assign(_basic(a, index, items), value)
+        return
+    source, axes, rest, lead, _, linear = _merged(a, index, items, gap)
+    shape = (*[source.shape[r] for r in rest[:lead]], *linear.shape, *[source.shape[r] for r in rest[lead:]])
+    value = fitted(value, make(np.broadcast_to(np.zeros((), a.dtype), shape)))
+    if value.size == 0:
+        return
     k = linear.ndim
-    return permuted(out, (*range(k, k + lead), *range(k), *range(k + lead, out.ndim)))
+    value = permuted(value, (*range(lead, lead + k), *range(lead), *range(lead + k, value.ndim)))
+    rows = apply1("scatter", _rows(source, axes, rest), linear, value)
+    order = (*axes, *rest)
+    rows = reshaped(rows, tuple([source.shape[a] for a in order]))
+    assign(source, permuted(rows, tuple(np.argsort(order).tolist())))
+
+
+def _set_where(a, mask, value):
+    """a[mask] = value for a recorded mask: a choice per element; of several values the k-th is for the k-th true one."""
+    if mask.shape != a.shape[: mask.ndim]:
+        _fail(a.shape, mask)
+    rest = a.shape[mask.ndim :]
+    wide = reshaped(mask, mask.shape + (1,) * len(rest))
+    value = operand_array(value)
+    if len(value.shape) > len(rest) and value.shape[0] != 1:
+        flat = cast(reshaped(mask, (mask.size,)), I64)
+        count = apply1("reduce_sum", flat, axes=(0,))
+        if int(count) != value.shape[0]:
+            raise ValueError(
+                f"NumPy boolean array indexing assignment cannot assign {value.shape[0]} input values to the {int(count)} "
+                "output values where the mask is true"
+            )
+        if value.shape[0] == 0:
+            return
+        rank = call("maximum", call("sub", apply1("cumsum", flat, axis=0, reverse=False), 1), 0)
+        value = value if isinstance(value, Array) else make(value)
+        value = broadcast(value, (value.shape[0], *rest))
+        value = reshaped(apply1("gather", value, rank), a.shape)
+    else:
+        value = fitted(value, make(np.broadcast_to(np.zeros((), a.dtype), (1, *rest))))
+        value = reshaped(value, rest)
+    assign(a, where(wide, cast(value, a.dtype), a))
 
 
 def _linear(positions, lengths, fail):

@@ -16,6 +16,7 @@ import numpy as np
 
 from ..array import DIRECT, Array, handles, make, since
 from ..errors import DTypeError, IntegerPowerError, located
+from ..mutation import own
 from ..promote import BOOL, F64, apply1, asarray, call, cast, common_dtype, operand, operand_array, select, truth
 from .common import UNSET, firm, refuse, reshaped
 from .indexing import nonzero
@@ -160,14 +161,14 @@ true_divide = divide
 @ufunc(np.positive)
 def positive(x):
     """As `numpy.positive`."""
-    return _no_bools("positive", asarray(x) if not isinstance(x, Array) else operand(x))
+    return own(_no_bools("positive", asarray(x) if not isinstance(x, Array) else operand(x)), (x,))
 
 
 @ufunc(np.absolute)
 def absolute(x):
     """As `numpy.absolute`; the derivative at 0 is 0."""
     x = operand(x)
-    return asarray(x) if dtype_of(x) == BOOL else call("abs", x)
+    return own(asarray(x), (x,)) if dtype_of(x) == BOOL else call("abs", x)
 
 
 abs = absolute
@@ -271,7 +272,7 @@ def sinc(x):
 def _rounding(op, *functions):
     def compute(x):
         x = operand_array(x)
-        return asarray(x) if x.dtype.kind != "f" else firm(call(op, x))  # of integers the identity, as in NumPy
+        return own(asarray(x), (x,)) if x.dtype.kind != "f" else firm(call(op, x))  # of integers the identity, as in NumPy
 
     return _public(functions[0].__name__, compute, 1, functions)
 

@@ -200,6 +200,15 @@ def _scatter(op, dtype, draw):
         yield [draw(shape), _index(index, shape[0]), draw(index + shape[1:])], {}
 
 
+def _update(op, dtype, draw):
+    for shape, start, stop, step in [
+        ((5,), (1,), (4,), (1,)), ((6,), (0,), (5,), (2,)), ((4, 3), (1, 0), (3, 3), (1, 1)), ((3, 4), (2, 1), (3, 4), (1, 2)),
+        ((4,), (2,), (2,), (1,)), ((3, 2), (0, 0), (3, 2), (1, 1)), ((), (), (), ()), ((0, 2), (0, 0), (0, 1), (1, 1)),
+    ]:  # fmt: skip
+        window = tuple([len(range(*bounds)) for bounds in zip(start, stop, step)])
+        yield [draw(shape), draw(window, position=1)], {"start": start, "stop": stop, "step": step}
+
+
 def _dot(op, dtype, draw):
     none = ((), ())
     for left, right, contract, batch in [
@@ -224,7 +233,7 @@ CASES = {
     **dict.fromkeys(["cumsum", "cumprod"], _cumulative),
     **dict.fromkeys(["scatter", "scatter_add"], _scatter),
     "reshape": _reshape, "transpose": _transpose, "broadcast": _broadcast, "slice": _slice, "pad": _pad,
-    "flip": _flip, "concatenate": _concatenate, "gather": _gather, "dot": _dot, "iota": _iota,
+    "flip": _flip, "concatenate": _concatenate, "update": _update, "gather": _gather, "dot": _dot, "iota": _iota,
 }  # fmt: skip
 
 
