@@ -238,7 +238,7 @@ class Array:
     def __array__(self, dtype=None, copy=None):
         data = self._concrete(
             "conversion to a NumPy array (np.asarray, np.array, writing into an ndarray, or C code)",
-            "np functions take it as it is; arrays to write recorded values into come from tapejit.numpy, or np.zeros_like(x)",
+            "np functions take it as it is; np.stack builds arrays of recorded values, np.zeros_like(x) one to write into",
         )
         return np.array(data, dtype=dtype)
 

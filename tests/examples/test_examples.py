@@ -57,6 +57,12 @@ def test_fit():
     assert "largest difference of a coefficient from scikit-learn's" in printed
 
 
+def test_kepler(tmp_path):
+    printed = run(ROOT / "examples/kepler.py", "--out", tmp_path)
+    assert "2 in 130 cases" in printed and "7 paths" in printed
+    assert is_png(tmp_path / "kepler.png")
+
+
 def test_compiled_vs_eager(tmp_path):
     table, figure = tmp_path / "results.json", tmp_path / "results.png"
     printed = run(ROOT / "examples/benchmarks/compiled_vs_eager.py", "--quick", "--json", table, "--png", figure)

@@ -17,6 +17,8 @@ PAIRS = np.array(list(itertools.product(SPECIAL, SPECIAL))).T
 WELL = np.random.default_rng(3).uniform(0.5, 2.0, (2, 12))
 RULES = [(op, rule) for op in TABLE.values() for rule in op.rules]
 
+RIGHT, LEFT = [{"start": (0, k), "stop": (2, k + 1), "step": (1, 1)} for k in (2, 0)]
+ODD = {"start": (0, 1), "stop": (2, 2), "step": (1, 2)}
 ROW = {"start": (0, 0), "stop": (2, 3), "step": (1, 1)}
 ALL = {"shape": (2, 3)}
 
@@ -110,6 +112,14 @@ CASES = {
         ([b.slice(x, start=(0, 0), stop=(2, 3), step=(1, 2))], {"start": (0, 2), "stop": (2, 2), "step": (1, 1)}),
         ([b.slice(x, start=(0, 1), stop=(2, 3), step=(1, 1))], {"start": (0, 1), "stop": (1, 2), "step": (1, 1)}),
         ([b.concatenate(x, y, axis=0)], {"start": (2, 0), "stop": (4, 2), "step": (1, 1)}),
+        ([b.update(x, b.slice(y, **RIGHT), **RIGHT)], RIGHT), ([b.update(x, b.slice(y, **RIGHT), **RIGHT)], LEFT),
+        ([b.update(b.update(x, b.slice(y, **LEFT), **LEFT), b.slice(y, **RIGHT), **RIGHT)], LEFT),
+        ([b.update(x, b.slice(y, **RIGHT), **RIGHT)], ODD),
+    ],
+    "update": lambda b, x, y: [
+        ([x, y], ROW), ([x, b.slice(x, **RIGHT)], RIGHT),
+        ([b.update(x, b.slice(y, **LEFT), **LEFT), b.neg(b.slice(y, **LEFT))], LEFT),
+        ([x, b.slice(y, start=(0, 1), stop=(0, 3), step=(1, 1))], {"start": (0, 1), "stop": (0, 3), "step": (1, 1)}),
     ],
     "pad": lambda b, x, y: [
         ([x], {"low": (0, 0), "high": (0, 0), "interior": (0, 0)}),
