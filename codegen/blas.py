@@ -4,7 +4,8 @@ In: a `dot` node. Out: a `Product` step, or None where generated loops do as wel
 products and outer products, which are memory-bound and fuse). A product is brought to C[m,n] = A[m,k] B[k,n] under loops:
 each operand is seen through reshapes, transposes and slices as a strided view of what is in memory (affine.py does
 it), free axes that are jointly strided become one, others are looped over like batch axes. A view whose rows or
-columns have unit stride is passed with a transposition flag and a leading dimension: nothing is copied.
+columns have unit stride is passed with a transposition flag and a leading dimension: nothing is copied. The product of a
+matrix with its own transpose is computed as one triangle (syrk) and mirrored.
 
 Until loops are made a product is a body like others: tile.py may run it over some rows at a time (along m, n or k) and lay
 its operands out anew. `lowered` then makes the `Call`.
@@ -37,6 +38,7 @@ SMALL_MATRIX = 65536  # elements of the matrix up to which a generated matrix-ve
 HUGE_MATRIX = 1 << 24  # bytes from which on it does again: it reads the matrix in one stream, which tile.py can share
 LONG_ROW = 64  # elements of a row in memory, for that
 SHORT_ROW = (17, 48)  # elements of rows that a generated sum fills vectors badly with; shorter ones are unrolled (unroll.py)
+SYMMETRIC = 48  # rows from which on a product with the own transpose takes half the time as one triangle (syrk), mirrored
 SEEN_THROUGH = ("reshape", "transpose", "slice")
 
 
@@ -207,12 +209,22 @@ def lowered(product, axis=None, rows=0) -> Call:
     groups = [Group(lengths[v], tuple([affine.coefficient(x.at, v) for x in operands])) for v in order]
     routine, options = _routine(*groups[-3:])
     options["beta"] = int(result.resume)
+    if routine == "gemm" and axis is None and not result.resume and _is_symmetric(operands, groups):
+        routine, options = "syrk", {key: options[key] for key in ("m", "n", "k", "transa", "lda", "ldc", "beta")}
     tile = None
     if axis is not None:
         at = order.index(axis)
         tile = ("mnk"[at - len(order) + 3], groups[at].strides)
     buffers, start = [x.buffer for x in operands], [x.at[0] for x in operands]
     return Call(routine, result.buffer.type.dtype, options, buffers, start, tuple(groups[:-3]), tile, "dot")
+
+
+def _is_symmetric(operands, groups) -> bool:
+    """Whether it is the product of a matrix with its own transpose."""
+    left, right = operands[:2]
+    *batch, m, n, k = groups
+    same = (left.buffer, left.at[0]) == (right.buffer, right.at[0]) and m.length == n.length >= SYMMETRIC
+    return same and m.strides[0] == n.strides[1] and all([g.strides[0] == g.strides[1] for g in (*batch, k)])
 
 
 def _layout(row_stride, column_stride, rows, columns):
@@ -225,7 +237,7 @@ def _layout(row_stride, column_stride, rows, columns):
 
 
 # ---- text ------------------------------------------------------------------------------------------------------------
-ARGUMENTS = {"gemm": 13, "gemv": 11}
+ARGUMENTS = {"gemm": 13, "gemv": 11, "syrk": 10}
 
 
 def symbol(step) -> str:
@@ -282,12 +294,18 @@ def function(step) -> str:
         args = [ref("i8", ord(o["transb"])), ref("i8", ord(o["transa"])), length("n"), length("m"), length("k"), one,
                 where[1], ref(integer, o["ldb"]), where[0], ref(integer, o["lda"]), beta, where[2],
                 ref(integer, o["ldc"])]  # fmt: skip
+    elif step.routine == "syrk":  # the upper triangle as Fortran sees it is the lower one
+        trans = "T" if o["transa"] == "N" else "N"
+        args = [ref("i8", ord("U")), ref("i8", ord(trans)), length("n"), length("k"), one, where[0], ref(integer, o["lda"]),
+                beta, where[2], ref(integer, o["ldc"])]  # fmt: skip
     else:
         free = length("m" if o["matrix"] == 0 else "n")
         shape = (free, length("k")) if o["trans"] == "N" else (length("k"), free)
         args = [ref("i8", ord(o["trans"])), *shape, one, where[o["matrix"]], ref(integer, o["lda"]),
                 where[1 - o["matrix"]], ref(integer, o["incx"]), beta, where[2], ref(integer, o["incy"])]  # fmt: skip
     lines.append(f"  call void @{symbol(step)}({', '.join([f'ptr {a}' for a in args])})")
+    if step.routine == "syrk":
+        lines += _mirror(type, o["n"], o["ldc"], label)
     for block in reversed(closing):
         lines += block
     head = "(ptr %a, ptr %b, ptr %c) nounwind noinline {"
@@ -295,6 +313,32 @@ def function(step) -> str:
         head = "(ptr %a, ptr %b, ptr %c, i64 %begin, i64 %count) nounwind noinline {"
         slots[1:1] = ["  %count.short = trunc i64 %count to i32"]
     return "\n".join([head, *slots, *lines, "  ret void", "}\n"])
+
+
+def _mirror(type, n, ld, before) -> list:
+    """Copy what is below the diagonal of the row-major matrix at %c.at to above it; `before`: the block it follows."""
+    return f"""  br label %mirror
+mirror:
+  %row = phi i64 [ 1, %{before} ], [ %row.next, %mirrored.row ]
+  %row.at = mul i64 %row, {ld}
+  br label %mirror.element
+mirror.element:
+  %column = phi i64 [ 0, %mirror ], [ %column.next, %mirror.element ]
+  %below = add i64 %row.at, %column
+  %below.at = getelementptr {type}, ptr %c.at, i64 %below
+  %element = load {type}, ptr %below.at
+  %column.at = mul i64 %column, {ld}
+  %above = add i64 %column.at, %row
+  %above.at = getelementptr {type}, ptr %c.at, i64 %above
+  store {type} %element, ptr %above.at
+  %column.next = add i64 %column, 1
+  %more.columns = icmp slt i64 %column.next, %row
+  br i1 %more.columns, label %mirror.element, label %mirrored.row
+mirrored.row:
+  %row.next = add i64 %row, 1
+  %more.rows = icmp slt i64 %row.next, {n}
+  br i1 %more.rows, label %mirror, label %mirrored
+mirrored:""".split("\n")
 
 
 # ---- where the routines are ----------------------------------------------------------------------------------------

@@ -117,3 +117,25 @@ def test_computed_and_stretched_operands():
     stretched = b.broadcast(y, shape=(50, 60))
     compare(b.finish([b.dot(b.neg(x), stretched, contract=((1,), (0,)), batch=((), ()))]), 1)
     compare(b.finish([b.dot(b.flip(x, axes=(1,)), stretched, contract=((1,), (0,)), batch=((), ()))]))
+
+
+@pytest.mark.parametrize("dtype", [F64, F32])
+def test_products_with_the_own_transpose(dtype):
+    """One triangle is computed and mirrored; not where rows are few or the two operands are different windows."""
+    for shape, axis in (((70, 90), 0), ((70, 90), 1), ((300, 64), 0)):
+        b = Builder("f")
+        x = b.param(tensor(dtype, shape))
+        e = compare(b.finish([b.dot(x, x, contract=((axis,), (axis,)), batch=((), ()))]), 1)
+        assert "call syrk" in e.kernels_text
+    b = Builder("f")
+    x = b.param(tensor(dtype, (3, 70, 90)))
+    e = compare(b.finish([b.dot(x, x, contract=((1,), (1,)), batch=((0,), (0,)))]), 1)
+    assert "call syrk" in e.kernels_text
+    b = Builder("f")
+    x = b.param(tensor(dtype, (70, 90)))
+    y = b.slice(x, start=(0, 0), stop=(70, 60), step=(1, 1))
+    z = b.slice(x, start=(0, 30), stop=(70, 90), step=(1, 1))
+    few = b.slice(x, start=(0, 0), stop=(20, 90), step=(1, 1))
+    inner = {"contract": ((1,), (1,)), "batch": ((), ())}
+    e = compare(b.finish([b.dot(y, y, **inner), b.dot(y, z, **inner), b.dot(few, few, **inner)]), 3)
+    assert e.kernels_text.count("call syrk") == 1
