@@ -29,12 +29,12 @@ from tapejit.ir.walk import walk
 from . import native
 from .array import Array, make
 from .environment import Environment
-from .errors import ArgumentTypeError, TapejitWarning, located
+from .errors import ArgumentTypeError, RandomnessError, TapejitWarning, located
 from .into import Target
 from .mutation import own
 from .promote import cast
 from .record import Replay, lanes_differ, open_records, state
-from .trace import function_name, leaf_data, trace
+from .trace import definition, function_name, leaf_data, trace
 from .tree import flatten, map_leaves, unflatten
 from .variable import Variable, settled
 
@@ -227,15 +227,7 @@ class Function:
                 self._hits += 1
             else:
                 self._misses += 1
-                randomness = self._environment.randomness()
-                program = self.program(args, kwargs)
-                if self._environment.randomness() != randomness:
-                    warnings.warn(
-                        f"{self.__name__} drew random numbers while it was recorded: later calls repeat them. Draw them "
-                        "outside and pass them as arguments.",
-                        TapejitWarning,
-                        stacklevel=4,
-                    )
+                program = self._program_to_keep(args, kwargs)
                 if state.base is not None and _reads(state.base, program.captures):
                     return key, None  # it read a Variable as this tape does: nothing to keep for other calls
                 key = self._hash_unbound(program, leaves, key)
@@ -319,7 +311,7 @@ class Function:
         """Record the path these arguments take and hang it where the known one was left."""
         with self._lock, unhurried_gc():
             self._misses += 1
-            program = self.program(args, kwargs)
+            program = self._program_to_keep(args, kwargs)
             if state.base is not None and _reads(state.base, program.captures):
                 if target is not None:
                     raise self._is_recorded()
@@ -368,6 +360,21 @@ class Function:
         for t, context in zip(self.transforms, reversed(contexts)):
             graph = optimize(program.graph, differentiate_later=True)
             program = t.apply(program.replace(graph, connected=program.connected), context)
+        return program
+
+    def _program_to_keep(self, args, kwargs):
+        """A program for later calls too; an error if the function drew random numbers, which they would repeat."""
+        env = self._environment or Environment(self.fn, self._hashed)
+        before = env.randomness()
+        program = self.program(args, kwargs)
+        if env.randomness() != before:
+            raise located(
+                RandomnessError,
+                f"{self.__name__} drew random numbers while it was recorded: compiled, it would repeat them at each call",
+                "draw them outside and pass them as an argument: f(x, rng.standard_normal(n)); or draw from a generator that "
+                "the function itself seeds",
+                where=definition(self.fn),
+            )
         return program
 
     def _replay(self, args, kwargs, leaves):

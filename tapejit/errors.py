@@ -84,6 +84,10 @@ class GuardError(TapejitError, RuntimeError):
     """Control flow that depends on a value and cannot be followed (lanes disagree, hidden state)."""
 
 
+class RandomnessError(TapejitError, RuntimeError):
+    """A recorded function drew random numbers, which later calls would repeat."""
+
+
 class CustomGradientError(TapejitError, ValueError):
     """A custom gradient that does not fit its function."""
 

@@ -352,9 +352,15 @@ def test_random_numbers_drawn_while_recording(own):
         "random": random.random,
         "random.Random": random.Random(0).random,
     }[own]
-    f = jit(lambda x: x + draw())
-    with pytest.warns(TapejitWarning, match="drew random numbers while it was recorded"):
+    f = jit(lambda x: x + draw() if x > 0 else x)
+    for _ in range(3):
+        with pytest.raises(tapejit.TapejitError, match="drew random numbers while it was recorded") as caught:
+            f(1.0)
+        assert "pass them as an argument" in caught.value.instead
+    assert f(-1.0) == -1.0
+    with pytest.raises(RuntimeError, match="drew random numbers"):  # on another path
         f(1.0)
+    assert f(-2.0) == -2.0
 
 
 def test_random_numbers_seeded_within_are_no_hidden_state():
