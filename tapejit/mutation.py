@@ -131,7 +131,7 @@ def assign(target: Array, value) -> None:
         _write(path, value)
     else:
         if state.base is not None:
-            _keep(state.base, root)
+            _forget(state.base, root)
         np.copyto(target._data, np.array(value._data))
 
 
@@ -238,11 +238,10 @@ _UNDONE = {
 }
 
 
-def _keep(record, root) -> None:
-    """Have a tape's record keep what it read from this memory as it was."""
-    for key, (x, value) in list(record.captures.items()):
+def _forget(record, root) -> None:
+    """Have a tape's record read anew what lies in this memory; it has kept what it read so far."""
+    for key, (x, _) in list(record.captures.items()):
         if isinstance(x, Array) and x._record is None and np.may_share_memory(x._data, root._data):
-            record.arrays[value] = make(np.array(x._data))
             del record.captures[key]
 
 

@@ -75,9 +75,15 @@ def refresh(x) -> None:
 
 def rebind(array, other) -> None:
     """Have an Array stand for what another one holds; records keep what it stood for."""
-    record = array._record
-    if record is not None and record.arrays is not None and record.arrays.get(array._value) is array:
-        record.arrays[array._value] = make(array._data, record, array._value)
+    own, before = array._record, make(array._data, array._record, array._value)
+    if own is None:
+        key = capture_key(array)
+        for record in [r for r in (state.base, *state.records) if r is not None]:
+            found = record.captures.get(key)
+            if found is not None and found[0] is array:
+                record.captures[key] = (before, found[1])
+    elif own.arrays is not None and own.arrays.get(array._value) is array:
+        own.arrays[array._value] = before
     array._data, array._record, array._value = other._data, other._record, other._value
 
 
@@ -166,7 +172,11 @@ class Record:
             raise self.leaked(next(o for o in operands if isinstance(o, Array) and o._record is self))
         values = tuple([o._value if type(o) is Array and o._record is self else self.lookup(o) for o in operands])
         if self.arrays is not None:
-            self.arrays.update(zip(values, operands))
+            for value, o in zip(values, operands):
+                if isinstance(o, Array) and o._record is not None:
+                    self.arrays[value] = o
+                elif type(value) is not Constant and value not in self.arrays:  # may be written to before the gradient
+                    self.arrays[value] = make(np.array(o._data if isinstance(o, Array) else o))
         loc, tag = (at.loc, at.tag) if at is not None else (user_location(), "")
         node = Node(op, values, attrs, [tensor(out.dtype, out.shape) for out in outs], regions, loc, tag)
         self.nodes.append(node)

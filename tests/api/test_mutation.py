@@ -231,6 +231,47 @@ def test_arrays_of_tapejit_numpy_take_recorded_values():
     assert tapejit.value_and_grad(f)(2.0) == (6.0 + 15.0, 5.0 + 12.0)
 
 
+def test_a_tape_keeps_what_it_read_from_an_array_that_is_recorded_later():
+    x, y = tapejit.Array([1.0, 2.0]), tapejit.Array([3.0, 4.0])
+    part = y[1:]
+    with tapejit.GradientTape(persistent=True) as tape:
+        tape.watch(x)
+        before, of_view = np.sum(x * y), np.sum(x[1:] * part)
+        y[0] = x[0] * 10.0
+        y[1] = x[0]
+        after, after_view = np.sum(x * y), np.sum(x[1:] * part)
+    assert tape.gradient(before, x).tolist() == [3.0, 4.0] and tape.gradient(of_view, x).tolist() == [0.0, 4.0]
+    assert tape.gradient(after, x).tolist() == [22.0, 1.0] and tape.gradient(after_view, x).tolist() == [2.0, 1.0]
+
+
+def test_what_is_read_before_a_write_keeps_its_value():
+    def f(x):
+        a = tnp.ones(2)
+        b = x * a
+        c = a[:1] + 0.0
+        a[0] = x[0] * 5.0
+        a[1] = 7.0
+        return b * 2.0 + c + a
+
+    compiled = tapejit.jit(f)
+    for x in ([1.0, 2.0], [3.0, -1.0], [0.5, 0.5], [2.0, 2.0]):
+        np.testing.assert_allclose(compiled(np.array(x)), [2 * x[0] + 1 + 5 * x[0], 2 * x[1] + 1 + 7])
+    assert tapejit.jacobian(f)(np.ones(2)).tolist() == [[7.0, 0.0], [0.0, 2.0]]
+
+
+def test_a_write_after_the_tape_does_not_change_its_gradients():
+    x, y = tapejit.Array([1.0, 2.0]), tapejit.Array([3.0, 4.0])
+    with tapejit.GradientTape(persistent=True) as tape:
+        tape.watch(x)
+        z = np.sum(x**2 * y)
+    y[0] = 100.0
+    y[1:] = 50.0
+    assert tape.gradient(z, x).tolist() == [6.0, 16.0]
+    x[0] = 1000.0
+    with pytest.warns(tapejit.TapejitWarning, match="not watched by this tape"):
+        assert tape.gradient(z, x) is None  # of what x holds now
+
+
 # ---- errors ----------------------------------------------------------------------------------------------------------------
 def test_arguments_are_copied_with_a_warning():
     def f(x):
