@@ -130,6 +130,11 @@ def slice_length(start, stop, step):
     return max(0, -(-(stop - start) // step))
 
 
+def _window(start, stop, step) -> tuple:
+    """NumPy's index of the window of a slice or an update."""
+    return tuple([np.s_[a:z:k] for a, z, k in zip(start, stop, step)])
+
+
 def _infer_slice(types, attrs):
     (x,) = types
     for n, start, stop, step in zip(x.shape, attrs["start"], attrs["stop"], attrs["step"], strict=True):
@@ -185,7 +190,7 @@ def _batch_axes(attrs, **lead):
 
 slice = movement(
     "slice", _infer_slice,
-    lambda x, start, stop, step: (x[tuple([np.s_[a:z:k] for a, z, k in zip(start, stop, step)])],),
+    lambda x, start, stop, step: (x[_window(start, stop, step)],),
     _slice_transpose,
     lambda b, node, xs, batched, size: b.apply(node.op, xs, _batch_axes(node.attrs, start=0, stop=size, step=1)),
     rules=(Rule("slice", _slice_rules),), masks=UNUSED,
@@ -318,11 +323,6 @@ concatenate = movement(
 FORWARDED = 64  # updates that a slice is looked for in
 
 
-def window_of(attrs) -> tuple:
-    """NumPy's index of the window of a slice or an update."""
-    return tuple([np.s_[a:z:k] for a, z, k in zip(attrs["start"], attrs["stop"], attrs["step"])])
-
-
 def _infer_update(types, attrs):
     x, part = types
     (window,) = _infer_slice((x,), attrs)
@@ -333,7 +333,7 @@ def _infer_update(types, attrs):
 
 def _update(x, part, start, stop, step):
     out = np.array(x)
-    out[window_of({"start": start, "stop": stop, "step": step})] = part
+    out[_window(start, stop, step)] = part
     return (out,)
 
 

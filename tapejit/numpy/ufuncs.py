@@ -1,8 +1,8 @@
 """Elementwise functions: NumPy's ufuncs, and the plain functions that are as elementwise (clip, where, round, ...).
 
 Most are one operation of the table, so they are made from rows `(our operation, NumPy functions)`. As in NumPy, `out=`
-has nothing to write to (only None is taken), `dtype=` selects the type that is computed in, `where=` other than True
-is refused: `np.where` says the same without undefined elements.
+is an Array to write to (mutation.py), `dtype=` selects the type that is computed in; `where=` other than True is
+refused: `np.where` says the same without undefined elements.
 
 A result is weak (takes the other operand's dtype later on, as a Python scalar does) only if it comes from an arithmetic
 operator on weak operands; every other function gives NumPy scalars' strong dtypes, as in NumPy.
