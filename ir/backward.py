@@ -17,9 +17,10 @@ from __future__ import annotations
 from .analysis import depends
 from .build import Builder
 from .diagonal import pull, stretches
-from .graph import Constant, Graph
+from .graph import EMPTY, Constant, Graph
 from .pause import pause_gc
 from .types import tensor
+from .walk import Copy, inline, walk
 
 
 @pause_gc
@@ -38,25 +39,37 @@ def backward(graph: Graph, active) -> Graph:
     return b.finish(outs + filled)
 
 
-def transpose_into(b: Builder, graph: Graph, env: dict, active, seeds):
+def transpose_into(b: Builder, graph: Graph, env: dict, active, seeds, given=EMPTY, strong=0):
     """Copy `graph` onto `b` and pull `seeds` (one Value or None per result) back through it.
 
-    env: the parameters' values in `b`; filled with all other values on the way.
+    env: the parameters' values in `b`; filled with all other values on the way. given: values of the graph that are in `b`
+    already. strong: why the seeds hold structural zeros, see Op.masks.
     Returns (cotangent or None per parameter, the results' values in `b`).
     """
+    graph = in_segments(graph)
     on = depends(graph, active)
+    joint = {}  # node -> all that its `forward` made
 
     def lookup(value):
         return value if type(value) is Constant else env[value]
 
     for node in graph.nodes:
-        env.update(zip(node.results, b.keep(node, [lookup(o) for o in node.operands])))
+        if node.results and node.results[0] in given:
+            env.update([(r, given[r]) for r in node.results])
+            continue
+        operands = [lookup(o) for o in node.operands]
+        if node.op.derivative.joint and any([r in on for r in node.results]):
+            b.at(node)
+            made = joint[node] = node.op.derivative.forward(b, node, operands)
+        else:
+            made = b.keep(node, operands)
+        env.update(zip(node.results, made))
 
     pending = {}  # value of `graph` -> contributions to its cotangent, values of `b`
     for result, seed in zip(graph.results, seeds):
         if seed is not None and result in on:
             pending.setdefault(result, []).append(seed)
-    masked = {}  # values of `graph` whose cotangent holds structural zeros -> why, see Op.masks
+    masked = dict.fromkeys(pending, strong)  # values of `graph` whose cotangent holds structural zeros -> why, see Op.masks
     root, members = stretches(graph, on)
     exits = {}  # root of an elementwise stretch -> (value where it is left, cotangent there, strong)
 
@@ -81,7 +94,7 @@ def transpose_into(b: Builder, graph: Graph, env: dict, active, seeds):
             exits.setdefault(root[node.results[0]], []).append((node.results[0], cts[0], strong))
             continue
         wanted = [o in on for o in node.operands]
-        ys = [env[r] for r in node.results]
+        ys = joint.get(node) or [env[r] for r in node.results]
         xs = [lookup(o) for o in node.operands]
         contributions = node.op.derivative.vjp(b, node, xs, ys, cts, wanted, strong)
         for operand, ct, want in zip(node.operands, contributions, wanted):
@@ -92,6 +105,25 @@ def transpose_into(b: Builder, graph: Graph, env: dict, active, seeds):
         settle(p)
     b.loc, b.tag = None, "vjp"
     return [total(b, pending.get(p)) for p in graph.params], [lookup(r) for r in graph.results]
+
+
+def in_segments(graph: Graph) -> Graph:
+    """The graph with loops cut into pieces where all of their iterations would take too much memory."""
+    segments = {node: node.op.derivative.segments(node) for node in graph.nodes if node.op.derivative.joint}
+    if not any([s is not None for s in segments.values()]):
+        return graph
+    b = Builder(graph.name)
+    return b.finish(walk(graph, _InSegments(b, segments), list(b.params_of(graph.params).values())))
+
+
+class _InSegments(Copy):
+    def __init__(self, builder, segments):
+        super().__init__(builder)
+        self.segments = segments
+
+    def node(self, node, operands):
+        pieces = self.segments.get(node)
+        return super().node(node, operands) if pieces is None else inline(self.builder, pieces, operands)
 
 
 def total(b: Builder, contributions):

@@ -302,12 +302,17 @@ def _stretches(shape, shapes):
     return np.broadcast_shapes(*shapes) == np.broadcast_shapes(shape, *shapes)
 
 
+def _guarded(node) -> bool:
+    """Whether a nested graph of the node holds a guard."""
+    return any([n.op.kind == "guard" or (n.regions and _guarded(n)) for region in node.regions for n in region.nodes])
+
+
 def drop_dead(graph: Graph) -> Graph:
     """The graph without nodes that neither a result nor a guard depends on. One backward sweep."""
     live = set(graph.results)
     kept = []
     for node in reversed(graph.nodes):
-        if node.op.kind == "guard" or any([r in live for r in node.results]):
+        if any([r in live for r in node.results]) or node.op.kind == "guard" or (node.regions and _guarded(node)):
             kept.append(node)
             live.update(node.operands)
     kept.reverse()

@@ -29,10 +29,17 @@ def linearize(graph: Graph, active) -> Graph:
 
     for node in graph.nodes:
         xs = [lookup(o) for o in node.operands]
+        ts = [tangents.get(o) for o in node.operands]
+        active = node.op.derivative.differentiable and any([t is not None for t in ts])
+        if active and node.op.derivative.joint:
+            b.at(node, "jvp")
+            ys, found = node.op.derivative.push(b, node, xs, ts)
+            env.update(zip(node.results, ys))
+            tangents.update([(r, t) for r, t in zip(node.results, found) if t is not None])
+            continue
         ys = b.keep(node, xs)
         env.update(zip(node.results, ys))
-        ts = [tangents.get(o) for o in node.operands]
-        if any([t is not None for t in ts]) and node.op.derivative.differentiable:
+        if active:
             b.at(node, "jvp")
             for result, t in zip(node.results, node.op.derivative.jvp(b, node, xs, ys, ts)):
                 if t is not None:

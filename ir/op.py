@@ -41,10 +41,18 @@ UNUSED, NOT_TAKEN = 1, 2  # why a cotangent holds structural zeros, see Op.masks
 
 
 class Derivative:
-    """How an operation is differentiated; see the module docstring for the rules' signatures."""
+    """How an operation is differentiated; see the module docstring for the rules' signatures.
+
+    joint: of an operation with regions, whose value is made together with what its derivative needs:
+        push(b, node, xs, tangents) -> (results, their tangents)   in place of the node and its jvp
+        forward(b, node, xs) -> results and more                   in place of the node, where vjp follows, which gets
+                                                                   all of it as `ys`
+        segments(node) -> Graph or None                            what to differentiate in its place
+    """
 
     differentiable = True
     needs_results = True
+    joint = False
 
     def jvp(self, b, node, xs, ys, tangents):
         raise NotImplementedError

@@ -1,7 +1,8 @@
 """The operation table. Importing this package fills `op.TABLE`; one module per kind (elementwise has two)."""
 
-from . import contract, create, elementwise, guard, indexing, movement, reduce, region, transcendental
+from . import branch, contract, create, elementwise, guard, indexing, loop, movement, reduce, region, transcendental
 
 __all__ = [
-    "contract", "create", "elementwise", "guard", "indexing", "movement", "reduce", "region", "transcendental",
+    "branch", "contract", "create", "elementwise", "guard", "indexing", "loop", "movement", "reduce", "region",
+    "transcendental",
 ]  # fmt: skip

@@ -7,8 +7,11 @@ recorded anew for that value. Under batching every lane must agree, else the run
 
 from __future__ import annotations
 
+from ..build import Builder
+from ..graph import Graph
 from ..op import NONDIFFERENTIABLE, Op, register
 from ..types import BOOL
+from ..walk import Copy, walk
 
 
 def _infer(types, attrs):
@@ -38,3 +41,30 @@ def _batch(b, node, xs, batched, size):
 guard = register(
     Op("guard", "guard", _infer, _evaluate, NONDIFFERENTIABLE, _batch, dtypes="ib", doc="attrs: seen.")
 )
+
+
+def guards_of(graph: Graph) -> list:
+    """All guard nodes in order, those of nested graphs where their node stands: how compiled code numbers them."""
+    out = []
+    for node in graph.nodes:
+        if node.op is guard:
+            out.append(node)
+        for region in node.regions:
+            out += guards_of(region)
+    return out
+
+
+def unguarded(graph: Graph) -> Graph:
+    """The graph without guards, for what is computed again after they held. All other nodes stay, in their order."""
+    if not guards_of(graph):
+        return graph
+    b = Builder(graph.name, simplify=False)
+    return b.finish(walk(graph, _Unguarded(b), list(b.params_of(graph.params).values())))
+
+
+class _Unguarded(Copy):
+    def node(self, node, operands):
+        if node.op is guard:
+            return ()
+        self.builder.at(node)
+        return self.builder.apply(node.op, operands, node.attrs, tuple([unguarded(r) for r in node.regions]))

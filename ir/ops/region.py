@@ -1,4 +1,4 @@
-"""The region kind: operations that hold nested Graphs.
+"""`custom`, a function with a derivative of the user's own. The other operations with regions: `loop.py`, `branch.py`.
 
 custom(x_1..x_n), attrs `outputs` = k, `captured` = m, `name`; regions (primal, pullback).
     primal: x_1..x_n -> y_1..y_k, r_1..r_j     the function as written, and what its pullback uses (residuals)
@@ -122,4 +122,8 @@ class _Expand(Copy):
     def node(self, node, operands):
         if node.op is custom:
             return inline(self.builder, expand(node.regions[0]), operands)
+        regions = tuple([expand(region) for region in node.regions])
+        if any([new is not old for new, old in zip(regions, node.regions)]):
+            self.builder.at(node)
+            return self.builder.apply(node.op, operands, node.attrs, regions)
         return super().node(node, operands)

@@ -19,6 +19,7 @@ from ..verify import verify
 from .bands import use_bands
 from .collect import collect
 from .equal import merge_equal
+from .regions import optimize_regions
 from .simplify import simplify
 
 
@@ -36,6 +37,9 @@ def optimize(graph: Graph, differentiate_later: bool = False, steps: list[Step] 
     """The optimised graph: same parameters, same results, same guards. `steps` receives a record per step."""
     run = partial(_run, [] if steps is None else steps)
     graph = run("simplify", partial(simplify, release=not differentiate_later), graph)
+    if any([node.regions for node in graph.nodes]):
+        inner = partial(optimize, differentiate_later=differentiate_later)
+        graph = run("regions", partial(optimize_regions, inner=inner, way=differentiate_later), graph)
     graph = run("merge equal", merge_equal, graph)
     graph = run("collect", partial(collect, factor=not differentiate_later), graph)
     if any(["." in node.tag for node in graph.nodes]):  # a derivative of a derivative
