@@ -14,12 +14,14 @@ from collections import OrderedDict
 from dataclasses import dataclass
 
 from tapejit.ir.graph import Graph
+from tapejit.ir.ops.guard import guards_of
 from tapejit.ir.pause import pause_gc
+from tapejit.ir.types import BOOL, tensor
 
-from . import blas, emit, memory, threads, vecmath
+from . import blas, emit, memory, regions, registers, threads, vecmath
 from .entry import Executable, Stats
 from .fuse import fuse
-from .loops import Call, Exit, For, Tiles, flat, kernels_of
+from .loops import Buffer, Call, Exit, For, Program, Region, Tiles, flat, kernels_of, unnested
 from .lower import Body
 from .tile import scheduled, tiled
 from .vecmath.rare import LATE
@@ -35,7 +37,7 @@ _recent = OrderedDict()
 
 @pause_gc
 def compile_graph(graph: Graph, name="f"):
-    """The Executable of a graph without regions. `name` is for reading only."""
+    """The Executable of an optimised graph. `name` is for reading only."""
     key = graph.digest
     with _lock:
         found = _alive.get(key)
@@ -89,13 +91,8 @@ def _compile(graph, digest) -> Recipe:
     from . import engine
 
     marks = [time.perf_counter()]
-    steps, _ = fuse(graph)
-    for step in steps:
-        for buffer in [b for b, _, _ in step.loads] if isinstance(step, Body) else [step.buffer]:
-            buffer.loads += 1
-    memory.in_place(steps)
-    steps = [s for s in map(scheduled, tiled(steps)) if s is not None]
-    arena = memory.plan([s.buffers for s in steps])
+    program = program_of(graph)
+    steps = program.steps
     marks.append(time.perf_counter())
 
     module = emit.ModuleEmitter(engine.attributes()).module(steps, digest)
@@ -111,14 +108,45 @@ def _compile(graph, digest) -> Recipe:
     stats = Stats(
         kernels=[{"name": k.name, "origin": k.origin, **k.statistics} for k in kernels],
         library_calls=sum([type(s) is Call for s in flat(steps)]),
-        parallel=sum([type(s) is Tiles and s.piece > 0 for s in steps]),
-        arena_bytes=arena,
+        parallel=sum([type(s) is Tiles and s.piece > 0 for s in unnested(steps)]),
+        arena_bytes=program.arena,
         code_bytes=len(image.data),
         compile_ms={"fuse": (marks[1] - marks[0]) * 1e3, "emit": (marks[2] - marks[1]) * 1e3, **image.times},
     )
-    guards = [bool if s.buffer.type.name == "bool" else int for s in steps if type(s) is Exit]
+    exits = sorted([s for s in flat(steps) if type(s) is Exit], key=lambda s: s.index)
+    guards = [bool if s.buffer.type.name == "bool" else int for s in exits]
     results = [r.type for r in graph.results]
     return Recipe(image, module.entry, imports, steps, text, passes, results, guards, stats)
+
+
+def program_of(graph, first_guard=0) -> Program:
+    """The steps of a graph and the bytes of memory that they need, nested graphs within."""
+    steps, _ = fuse(graph, first_guard)
+    for step in steps:
+        for buffer in [b for b, _, _ in step.loads] if isinstance(step, Body) else step.reads:
+            buffer.loads += 1
+    memory.in_place(steps)
+    for step in steps:
+        if type(step) is Region:
+            _prepare(step)
+    steps = [one for step in tiled(steps) for one in scheduled(step)]
+    arena = memory.plan([s.buffers for s in steps])
+    return Program(graph.name, steps, arena, [p.type for p in graph.params], [r.type for r in graph.results])
+
+
+def _prepare(step):
+    """Decide what runs a region: a kernel of its own if all of it fits the registers, else its programs."""
+    step.steps = registers.steps(step)
+    if step.steps is not None:
+        return
+    first = step.first
+    for region in step.node.regions:
+        step.programs.append(program_of(region, first))
+        first += len(guards_of(region))
+    times = max(step.node.attrs.get("length", 1), 1)
+    for kernel in kernels_of([s for p in step.programs for s in p.steps]):
+        kernel.statistics["operations"] *= times
+    step.scratch = Buffer("scratch", tensor(BOOL, (regions.scratch_bytes(step),)), ("arena", None))
 
 
 def _passes(kernels):

@@ -22,23 +22,28 @@ import numpy as np
 from tapejit.ir.hashing import blake2b
 from tapejit.ir.types import BOOL, I64
 
-from . import affine, blas, threads, vecmath
+from . import affine, blas, regions, threads, vecmath
 from .loops import (
     Accumulate,
     Arg,
     Bind,
     Call,
+    Exit,
     Fill,
     For,
     Index,
     Inside,
     Kernel,
+    Leave,
     Let,
     Load,
     Read,
+    Region,
     Register,
     Store,
     Tiles,
+    Write,
+    flat,
 )  # fmt: skip
 from .scalars import MEMORY, TYPES, Emitter, Scalar, called_function, literal, power_function
 
@@ -66,6 +71,7 @@ class KernelEmitter(Emitter):
         self.scalars, self.variables, self.registers = {}, {}, {}
         self.slots, self.offsets, self.label = [], [{}], "entry"
         self.labels = 0
+        self.opened = []  # labels of the loops that we are in
         self.rows = 0  # of every tile, if all have as many
 
     # ---- operands ----------------------------------------------------------------------------------------------------
@@ -137,8 +143,14 @@ class KernelEmitter(Emitter):
         if loop.row:
             first = self.new(f"mul nsw i64 %begin, {loop.row}", I64).text
             last = str(self.rows * loop.row) if self.rows else self.new(f"mul nsw i64 %count, {loop.row}", I64).text
-        self.line(f"  br label %{label}")
         before = self.label
+        if loop.count:
+            last = self.get(loop.count).text
+            some = self.new(f"icmp sgt i64 {last}, 0", BOOL).text
+            self.line(f"  br i1 {some}, label %{label}, label %{label}.out")
+        else:
+            self.line(f"  br label %{label}")
+        self.opened.append(label)
         self.block(label)
         self.line(f"  {name} = phi i64 [ 0, %{before} ], [ {name}.next, %{label}.end ]")
         self.variables[loop.axis] = self.new(f"add nsw i64 {name}, {first}", I64).text if loop.row else name
@@ -147,6 +159,7 @@ class KernelEmitter(Emitter):
 
     def close(self, label, name, last):
         self.offsets.pop()
+        self.opened.pop()
         self.line(f"  br label %{label}.end")
         self.block(f"{label}.end")
         self.line(f"  {name}.next = add nuw nsw i64 {name}, 1")
@@ -207,6 +220,14 @@ class KernelEmitter(Emitter):
     def _read(self, s):
         self.scalars[s.name] = self.read(s.register)
 
+    def _write(self, s):
+        self.write(s.register, self.get(s.value))
+
+    def _leave(self, s):
+        on = self.fresh_label("on")
+        self.line(f"  br i1 {self.get(s.condition).text}, label %{on}, label %{self.opened[-1]}.out")
+        self.block(on)
+
     def _accumulate(self, s):
         value = self.get(s.value)
         in_register = type(s.target) is str
@@ -237,6 +258,7 @@ STATEMENTS = {
     Load: KernelEmitter._load, Let: KernelEmitter._let, Index: KernelEmitter._index, Bind: KernelEmitter._bind,
     Inside: KernelEmitter._inside, Register: KernelEmitter._register, Read: KernelEmitter._read,
     Accumulate: KernelEmitter._accumulate, Arg: KernelEmitter._arg, Store: KernelEmitter._store,
+    Write: KernelEmitter._write, Leave: KernelEmitter._leave,
 }  # fmt: skip
 
 
@@ -276,8 +298,25 @@ class ModuleEmitter:
         return name, wide
 
     def module(self, steps, digest) -> Module:
+        lines = self.program(steps)
+        entry = f"tapejit.{digest}"
+        text = "\n".join([
+            f"define i64 @{entry}(ptr %inputs, ptr %outputs, ptr %arena, ptr %observed) nounwind {{", *lines,
+            "  ret i64 0", "}\n",
+        ])  # fmt: skip
+        functions = vecmath.definitions({(name, dtype) for name, dtype, _ in self.math}, self.calls())
+        called = [called_function(n, d, vecmath.ARITY[n]) for n, d, inline in sorted(self.math) if not inline]
+        parts = [
+            "\n".join(sorted(self.declares | functions.declares)), functions.text, *called,
+            *map(power_function, sorted(self.powers)), *self.functions.values(), *self.tables.values(), text,
+        ]  # fmt: skip
+        externals = frozenset(self.externals | functions.externals)
+        return Module("\n".join([p for p in parts if p]), functions.late, entry, externals)
+
+    def program(self, steps) -> list:
+        """The lines of a function of (inputs, outputs, arena, observed) that runs the steps, but for its end."""
         lines = ["entry:"]
-        pointers, bases = {}, {("arena", 0): 0}
+        pointers, bases, tables = {}, {("arena", 0): 0}, len(self.tables)
         kernels = {id(step): self.kernel(step) for step in steps if isinstance(step, Kernel)}
         count = Counter([name for name, _ in kernels.values()])
         for step in steps:
@@ -296,23 +335,34 @@ class ModuleEmitter:
                 self.fill(step, lines, pointers)
             elif isinstance(step, Call):
                 self.library_call(step, lines, pointers)
+            elif isinstance(step, Region):
+                self.region(step, lines, pointers)
             else:
                 self.exit(step, lines, pointers)
-        if self.tables:
+        if len(self.tables) > tables:
             lines[1:1] = store_bases(bases)
-        entry = f"tapejit.{digest}"
-        text = "\n".join([
-            f"define i64 @{entry}(ptr %inputs, ptr %outputs, ptr %arena, ptr %observed) nounwind {{", *lines,
-            "  ret i64 0", "}\n",
-        ])  # fmt: skip
-        functions = vecmath.definitions({(name, dtype) for name, dtype, _ in self.math}, self.calls())
-        called = [called_function(n, d, vecmath.ARITY[n]) for n, d, inline in sorted(self.math) if not inline]
-        parts = [
-            "\n".join(sorted(self.declares | functions.declares)), functions.text, *called,
-            *map(power_function, sorted(self.powers)), *self.functions.values(), *self.tables.values(), text,
-        ]  # fmt: skip
-        externals = frozenset(self.externals | functions.externals)
-        return Module("\n".join([p for p in parts if p]), functions.late, entry, externals)
+        return lines
+
+    def region(self, step, lines, pointers):
+        """Call the function that runs the step's programs, each a function of its own."""
+        names = []
+        for program in step.programs:
+            text = "\n".join([*self.program(program.steps), "  ret i64 0", "}\n"])
+            head = "(ptr %inputs, ptr %outputs, ptr %arena, ptr %observed) nounwind {\n"
+            names.append(self.function("program", head + text, "i64"))
+            program.name = names[-1]
+        text, declares = regions.driver(step, names)
+        self.declares |= declares
+        name = self.function(step.node.op.name, text, "i64")
+        args = [pointer(lines, pointers, b) for b in (*step.operands, *step.results, step.scratch)]
+        left, k = f"%left{self.loops}", self.loops
+        self.loops += 1
+        lines.append(f"  {left} = call i64 @{name}({', '.join([f'ptr {a}' for a in (*args, '%observed')])})")
+        if any([type(s) is Exit for s in flat([step])]):
+            lines += [
+                f"  %whole{k} = icmp eq i64 {left}, 0", f"  br i1 %whole{k}, label %whole.{k}, label %part.{k}",
+                f"part.{k}:", f"  ret i64 {left}", f"whole.{k}:",
+            ]  # fmt: skip
 
     def table_call(self, name, buffers, bases) -> str:
         """The call of a kernel that is called often: the addresses of the buffers are in a table of constants.
@@ -445,10 +495,10 @@ class ModuleEmitter:
         self.externals.add(blas.symbol(step))
         return self.function("call", blas.function(step))
 
-    def function(self, kind, text):
+    def function(self, kind, text, result="void"):
         """Enter an internal function under a name made of its content."""
         name = f"{kind}.{blake2b(text.encode(), digest_size=6).hexdigest()}"
-        self.functions[name] = f"define internal void @{name}{text}"
+        self.functions[name] = f"define internal {result} @{name}{text}"
         return name
 
 

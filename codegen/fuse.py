@@ -25,11 +25,12 @@ import numpy as np
 
 from tapejit.ir.graph import Constant, Graph
 from tapejit.ir.op import TABLE
+from tapejit.ir.ops.guard import guards_of
 from tapejit.ir.types import tensor
 
 from . import affine, blas, peel, unroll
 from .affine import ZERO, Split
-from .loops import Buffer, Exit
+from .loops import Buffer, Exit, Region
 from .lower import Best, Body, Fold, Force, Item, Put, Scan
 
 CHEAP = 4  # recomputing this much arithmetic per element beats a round trip through memory
@@ -47,11 +48,13 @@ SMALL = 1024  # elements; smaller kernels are fused even if they share nothing, 
 MANY = 1000
 
 
-def fuse(graph: Graph):
-    """(steps, output buffers): each step is a Body (of a library's product too) or a loops.Exit."""
+def fuse(graph: Graph, first_guard=0):
+    """(steps, output buffers): each step is a Body (of a library's product too), a loops.Exit or a loops.Region.
+
+    first_guard: the number of the graph's first guard."""
     forced = set()
     while True:
-        plan = Plan(graph, forced)
+        plan = Plan(graph, forced, first_guard)
         try:
             plan.run()
             return [step for step in plan.steps if step is not None], plan.outputs
@@ -63,8 +66,8 @@ def fuse(graph: Graph):
 
 
 class Plan:
-    def __init__(self, graph, forced):
-        self.graph, self.forced = graph, forced
+    def __init__(self, graph, forced, guards=0):
+        self.graph, self.forced, self.guards = graph, forced, guards
         self.steps, self.outputs = [], []  # a step may give way to None
         self.buffers, self._bases = {}, {}
         self.at = {}  # id of step -> position
@@ -94,8 +97,8 @@ class Plan:
             out.add(self.base(value))
         for node in self.graph.nodes:
             kind = node.op.kind
-            if kind == "guard":
-                out.add(self.base(node.operands[0]))
+            if kind == "guard" or kind == "region":
+                out.update([self.base(o) for o in node.operands])
             elif kind == "contract" and blas.is_library(node):
                 out.update([self.base(blas.source(o)) for o in node.operands])
         return {v for v in out if type(v) is not Constant and v.node is not None}
@@ -141,6 +144,10 @@ class Plan:
             if not node.results:
                 continue
             value, op = node.results[0], node.op
+            if op.kind == "region":
+                for r in node.results:
+                    self.buffers[r] = Buffer(f"t{len(self.buffers)}", r.type, ("arena", None))
+                continue
             cost = op.cost if op.kind == "elementwise" or op.kind == "indexing" else 0
             size = 1 + (op.kind == "elementwise" and op.cost >= 10) * SIZE_OF_FUNCTION
             reads = nothing[2]
@@ -176,11 +183,12 @@ class Plan:
         self.choose()
         copies = self.bind_results()
         self.wanted = self.small_rows(copies)
-        guards = 0
         for node in self.graph.nodes:
             if node.op.kind == "guard":
-                self.guard(node, guards)
-                guards += 1
+                self.guard(node, self.guards)
+                self.guards += 1
+            elif node.op.kind == "region":
+                self.region(node)
             elif node.results[0] in self.buffers:
                 buffer = self.buffers[node.results[0]]
                 if (node.op.kind == "indexing" or node.op.name == "update") and self.overwrites(node, buffer):
@@ -195,7 +203,7 @@ class Plan:
                             self.place_unrolled(item)
         for value, buffer in copies:
             if buffer.type.size:
-                self.place_unrolled(_put(value, buffer, "copy"))
+                self.place_unrolled(put(value, buffer, "copy"))
 
     def small_rows(self, copies):
         """The shapes of rows that are unrolled; see unroll.py."""
@@ -208,7 +216,7 @@ class Plan:
                 continue
             if node.op.kind != "contract" or not blas.is_library(node):
                 made += [(item, self.sizes.get(node.results[0], 1)) for item in items(node, buffer)]
-        return unroll.small_rows(made + [(_put(value, buffer, "copy"), 1) for value, buffer in copies])
+        return unroll.small_rows(made + [(put(value, buffer, "copy"), 1) for value, buffer in copies])
 
     def place_unrolled(self, item):
         for one in unroll.unrolled(item, self.wanted):
@@ -243,14 +251,28 @@ class Plan:
         return copies
 
     def guard(self, node, index):
-        value = node.operands[0]
-        if type(value) is Constant:
-            buffer = Buffer(f"seen{index}", value.type, ("arena", None))
-            self.place(_put(value, buffer, "guard"))
-        else:
-            buffer = self.buffer_of(value)
-        self.step(Exit(index, buffer, node.attrs["seen"]))
+        self.step(Exit(index, self.in_memory(node.operands[0]), node.attrs["seen"]))
         self.last_guard = len(self.steps) - 1
+
+    def in_memory(self, value):
+        """The buffer of an operand that a step of its own reads."""
+        if type(value) is not Constant:
+            return self.buffer_of(value)
+        buffer = self.buffers.get(value)
+        if buffer is None:
+            buffer = self.buffers[value] = Buffer(f"c{len(self.buffers)}", value.type, ("arena", None))
+            self.place(put(value, buffer, "constant"))
+        return buffer
+
+    def region(self, node):
+        results = [self.buffers[r] for r in node.results]
+        step = Region(node, [self.in_memory(o) for o in node.operands], results, self.guards, node.op.name)
+        self.step(step)
+        for buffer in results:
+            buffer.writers = [len(self.steps) - 1]
+        inside = [g for region in node.regions for g in guards_of(region)]
+        if inside:
+            self.guards, self.last_guard = self.guards + len(inside), len(self.steps) - 1
 
     def step(self, step):
         self.at[id(step)] = len(self.steps)
@@ -405,7 +427,7 @@ def touched_by(step) -> set:
     """The buffers that a step reads or writes."""
     if step is None:
         return set()
-    return {step.buffer} if type(step) is Exit else step.buffers
+    return set(step.buffers)
 
 
 def contracted_size(node):
@@ -428,7 +450,7 @@ def items(node, buffer) -> list[Item]:
     if kind == "movement" and is_root(node):
         return {"concatenate": _concatenated, "update": _updated, "pad": _padded}[node.op.name](node, buffer)
     make = {"reduce": _reduced, "contract": _contracted, "indexing": _indexed}.get(kind)
-    return make(node, buffer) if make else [_put(node.results[0], buffer, node.op.name, make=True)]
+    return make(node, buffer) if make else [put(node.results[0], buffer, node.op.name, make=True)]
 
 
 def loops_over(shape):
@@ -441,7 +463,7 @@ def loops_over(shape):
     return tuple(space), tuple(map)
 
 
-def _put(value, buffer, origin, make=False):
+def put(value, buffer, origin, make=False):
     space, map = loops_over(value.shape)
     return Item(space, [[(value, map)]], Put(buffer, affine.linear(map, value.shape)), origin, make=make)
 
@@ -486,7 +508,7 @@ def _updated(node, buffer):
     """A copy of the first operand, then the second into its window."""
     x, part = node.operands
     window = _window(part, buffer, x.shape, node.attrs["start"], node.attrs["step"], "update")
-    return [_put(x, buffer, "update"), replace(window, after=True)]
+    return [put(x, buffer, "update"), replace(window, after=True)]
 
 
 EXTREMES = {"reduce_max": (-np.inf, "min"), "reduce_min": (np.inf, "max")}
@@ -564,9 +586,9 @@ def _contracted(node, buffer):
 def _indexed(node, buffer):
     """gather of which a buffer is wanted; scatter: a copy of x, then the updates in order, at run-time rows."""
     if node.op.name == "gather":
-        return [_put(node.results[0], buffer, "gather", make=True)]
+        return [put(node.results[0], buffer, "gather", make=True)]
     x, index, updates = node.operands
-    copy = _put(x, buffer, node.op.name)
+    copy = put(x, buffer, node.op.name)
     if not updates.type.size:
         return [copy]
     space, map = loops_over(updates.shape)

@@ -98,6 +98,19 @@ class Read:
 
 
 @dataclass(slots=True, eq=False, repr=False)
+class Write:
+    register: str
+    value: object
+
+
+@dataclass(slots=True, eq=False, repr=False)
+class Leave:
+    """Leave the innermost loop unless the scalar `condition` holds."""
+
+    condition: object
+
+
+@dataclass(slots=True, eq=False, repr=False)
 class Arg:
     """best, where = value, at if value beats best; NaN beats all but NaN. `first`: at == 0, which always wins."""
 
@@ -118,12 +131,16 @@ class Store:
 
 @dataclass(slots=True, eq=False, repr=False)
 class For:
-    """A loop; with `row` it runs over that many steps for each row of the tile (tile.py), else from 0 to the extent."""
+    """A loop; with `row` it runs over that many steps for each row of the tile (tile.py), else from 0 to the extent.
+
+    count: the scalar that is how many steps are run, up to the extent; none at all if it is 0.
+    """
 
     axis: int
     extent: int
     body: list
     row: int = 0
+    count: str | None = None
 
 
 @dataclass(slots=True, eq=False, repr=False)
@@ -206,6 +223,58 @@ class Exit:
     def buffers(self):
         return [self.buffer]
 
+    @property
+    def reads(self):
+        return [self.buffer]
+
+    writes = ()
+
+    def redirect(self, stands):
+        self.buffer = stands.get(self.buffer, self.buffer)
+
+
+@dataclass(slots=True, eq=False, repr=False)
+class Program:
+    """The steps of a nested graph, called with tables of pointers to its inputs and outputs, and `arena` bytes of its own."""
+
+    name: str
+    steps: list
+    arena: int
+    inputs: list  # Types
+    outputs: list
+
+
+@dataclass(slots=True, eq=False, repr=False)
+class Region:
+    """An operation with regions (ir/ops/loop.py, branch.py): `programs`, one per region, run on the operands.
+
+    first: the number of the first guard in it. steps: what stands for it, where that is not the call of programs.
+    """
+
+    node: object
+    operands: list
+    results: list
+    first: int
+    origin: str
+    programs: list = field(default_factory=list)
+    scratch: Buffer | None = None
+    steps: list | None = None
+
+    @property
+    def buffers(self):
+        return list(dict.fromkeys([*self.operands, *self.results, *[self.scratch] * (self.scratch is not None)]))
+
+    @property
+    def reads(self):
+        return self.operands
+
+    @property
+    def writes(self):
+        return self.results
+
+    def redirect(self, stands):
+        self.operands = [stands.get(b, b) for b in self.operands]
+
 
 # ---- text ----------------------------------------------------------------------------------------------------------
 LOOP_NAMES = "ijklmnpqrstuvw"
@@ -256,12 +325,17 @@ def show_statement(s) -> str:
             return f"{target} {s.op.name}= {_operand(s.value)}"
         case Read():
             return f"{s.name} = {s.register}"
+        case Write():
+            return f"{s.register} = {_operand(s.value)}"
+        case Leave():
+            return f"leave unless {_operand(s.condition)}"
         case Arg():
             return f"{s.best}, {s.where} arg{'max' if s.greatest else 'min'}= {_operand(s.value)}, {_at(s.at)}"
         case Store():
             return f"{s.buffer.name}[{_at(s.at)}] = {_operand(s.value)}"
         case For():
-            return f"for {loop_name(s.axis)} in {s.extent}{f' by tile, {s.row} a row' if s.row else ''}:"
+            up_to = f"{s.count}, at most {s.extent}" if s.count else s.extent
+            return f"for {loop_name(s.axis)} in {up_to}{f' by tile, {s.row} a row' if s.row else ''}:"
         case Call():
             options = " ".join(f"{k}={v}" for k, v in s.options.items())
             left, right, out = s.buffers
@@ -272,12 +346,26 @@ def show_statement(s) -> str:
             return f"fill({s.buffer.name}) {_operand(s.start)}"
         case Exit():
             return f"exit {s.index} unless {s.buffer.name}[0] == {s.seen!r}"
+        case Region():
+            names = [", ".join([b.name for b in bs]) for bs in (s.operands, s.results)]
+            attrs = "".join([f" {k}={v}" for k, v in s.node.attrs.items()])
+            return f"{s.node.op.name}({names[0]}) -> {names[1]}{attrs}    # {s.origin}"
     raise TypeError(f"no text for {s!r}")
 
 
+def unnested(steps) -> list:
+    """The steps, and those of nested programs after the step that runs them."""
+    out = []
+    for s in steps:
+        out.append(s)
+        if isinstance(s, Region):
+            out += [one for program in s.programs for one in unnested(program.steps)]
+    return out
+
+
 def flat(steps) -> list:
-    """The steps, those of tiles one by one."""
-    return [k for s in steps for k in (s.kernels if isinstance(s, Tiles) else [s])]
+    """The steps, those of nested programs and of tiles one by one."""
+    return [k for s in unnested(steps) for k in (s.kernels if isinstance(s, Tiles) else [s])]
 
 
 def kernels_of(steps) -> list:
@@ -288,14 +376,22 @@ def show(steps) -> str:
     """All kernels once, then the program that calls them."""
     kernels = {k.name: k for k in kernels_of(steps)}
     out = [show_kernel(k) for k in kernels.values()]
-    program = []
+    return "\n\n".join([*out, "\n".join(["program", *_show_steps(steps, "  ")])]) + "\n"
+
+
+def _show_steps(steps, indent) -> list:
+    lines = []
     for step in steps:
+        inside = indent
         if isinstance(step, Tiles):
             windows = "".join([f"; {b.name}: a tile" for b in step.windows])
             pieces = f", {step.pieces} pieces in parallel" if step.piece else ""
-            program.append(f"  tiles of {step.rows} rows of {step.extent}{pieces}{windows}")
-        inside = "  " * isinstance(step, Tiles)
-        for one in flat([step]):
+            lines.append(f"{indent}tiles of {step.rows} rows of {step.extent}{pieces}{windows}")
+            inside += "  "
+        for one in step.kernels if isinstance(step, Tiles) else [step]:
             call = isinstance(one, Kernel) and f"{one.name}({', '.join(b.name for b in one.buffers)})"
-            program.append(f"  {inside}{call or show_statement(one)}")
-    return "\n\n".join([*out, "\n".join(["program", *program])]) + "\n"
+            lines.append(f"{inside}{call or show_statement(one)}")
+        if isinstance(step, Region):
+            for program in step.programs:
+                lines += [f"{indent}  {program.name}:", *_show_steps(program.steps, indent + "    ")]
+    return lines

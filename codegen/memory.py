@@ -34,7 +34,7 @@ def in_place(steps) -> None:
     stands = {}  # buffer -> the one in its place
     for i, step in enumerate(steps):
         if not isinstance(step, Body):
-            step.buffer = stands.get(step.buffer, step.buffer)
+            step.redirect(stands)
             continue
         if step.buffers & stands.keys():
             step = steps[i] = step.redirected(lambda b, at: (stands.get(b, b), at))

@@ -31,7 +31,7 @@ from tapejit.ir.types import BOOL, tensor
 
 from . import affine, pack
 from .blas import Product, lowered
-from .loops import Buffer, Fill, Tiles
+from .loops import Buffer, Fill, Region, Tiles
 from .lower import Best, Body, Fold, Put, Scan
 from .memory import LINE
 from .schedule import is_dead, loop_order, schedule
@@ -86,7 +86,8 @@ def tiled(steps) -> list:
     for step in steps:
         if not isinstance(step, Body):
             for group in open_groups:
-                group.since[0].add(step.buffer)
+                group.since[0].update(step.reads)
+                group.since[1].update(step.writes)
             out.append(step)
             continue
         joined = next((g for g in reversed(open_groups) if joins(g, step)), None)
@@ -106,15 +107,19 @@ def tiled(steps) -> list:
     return [one for step in finished for one in (in_pieces(step) if type(step) in (Body, Group) else [step])]
 
 
-def scheduled(step):
-    """The step as loops: the kernel of a body, the kernels of a group; None where nothing it stores is wanted."""
+def scheduled(step) -> list:
+    """The step as loops: the kernel of a body, the kernels of a group, what stands for a region; nothing where nothing it
+    stores is wanted."""
     if isinstance(step, Body):
-        return loops_of(step)
+        kernel = loops_of(step)
+        return [] if kernel is None else [kernel]
+    if type(step) is Region and step.steps is not None:
+        return step.steps
     if type(step) is not Group:
-        return step
+        return [step]
     kernels = [loops_of(body, axis, step.rows) for body, axis in zip(step.bodies, step.axes)]
     kernels = [k for k in kernels if k is not None]
-    return Tiles(kernels, step.extent, step.rows, step.windows, step.piece, step.partials, step.scratch)
+    return [Tiles(kernels, step.extent, step.rows, step.windows, step.piece, step.partials, step.scratch)]
 
 
 def loops_of(body, axis=None, rows=0):
@@ -240,14 +245,14 @@ def carried_by(group, with_bodies=False):
 
 
 def writers(steps, buffer):
-    return [s for s in steps if isinstance(s, Body) and any([e.buffer is buffer for e in s.effects])]
+    return [s for s in steps if (any([e.buffer is buffer for e in s.effects]) if isinstance(s, Body) else buffer in s.writes)]
 
 
 def users_of(steps):
     """Per buffer the steps that touch it."""
     out = {}
     for step in steps:
-        for buffer in set.union(*touched_by(step)) if isinstance(step, Body) else [step.buffer]:
+        for buffer in set.union(*touched_by(step)) if isinstance(step, Body) else step.buffers:
             out.setdefault(buffer, []).append(step)
     return out
 

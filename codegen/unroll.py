@@ -73,7 +73,17 @@ def unrolled(item, wanted) -> list:
     """The items that stand for `item`: itself, or one per element of its small loops."""
     if not wanted or rows(item) not in wanted:
         return [item]
-    small = small_loops(item.space)
+    return _over_points(item, small_loops(item.space))
+
+
+def flattened(item) -> list:
+    """The items that stand for `item`, one per element of all its loops, without any."""
+    if type(item.effect) in (Scan, Best):
+        return [item]
+    return _over_points(item, list(range(len(item.space))))
+
+
+def _over_points(item, small):
     effect = item.effect
     folded = [v for v in small if type(effect) is Fold and v in effect.axes]
     free = [v for v in small if v not in folded]
