@@ -121,7 +121,9 @@ class _Loop:
         stacks = self.step.results[self.k :] if self.scan else []
         limit = None
         if self.count:
-            limit = self.load_before(self.count[0], affine.ZERO)
+            asked, limit = self.load_before(self.count[0], affine.ZERO), self.name()
+            most = Constant(tensor(I64), self.attrs["length"])
+            self.before.append(Let(limit, I64, TABLE["minimum"], (asked, most), {}))
             self.index(limit)
         elif self.attrs["reverse"]:
             self.row = affine.shift(affine.scale(affine.variable(0), -1), self.attrs["length"] - 1)
