@@ -20,13 +20,14 @@ from math import prod
 import numpy as np
 
 from tapejit.ir.hashing import blake2b
-from tapejit.ir.types import BOOL, I64
+from tapejit.ir.types import BOOL, I64, tensor
 
 from . import affine, blas, regions, threads, vecmath
 from .loops import (
     Accumulate,
     Arg,
     Bind,
+    Buffer,
     Call,
     Exit,
     Fill,
@@ -268,7 +269,7 @@ class ModuleEmitter:
     def __init__(self, attributes):
         self.attributes = attributes  # of every kernel: the preferred vector width
         self.functions, self.declares, self.math, self.powers = {}, set(), set(), set()
-        self.externals, self.tables = set(), {}
+        self.externals, self.tables, self.constants = set(), {}, {}
         self.loops, self.longest = 0, 0
 
     def kernel(self, kernel, tiles=None):
@@ -308,7 +309,8 @@ class ModuleEmitter:
         called = [called_function(n, d, vecmath.ARITY[n]) for n, d, inline in sorted(self.math) if not inline]
         parts = [
             "\n".join(sorted(self.declares | functions.declares)), functions.text, *called,
-            *map(power_function, sorted(self.powers)), *self.functions.values(), *self.tables.values(), text,
+            *map(power_function, sorted(self.powers)), *self.constants.values(), *self.functions.values(),
+            *self.tables.values(), text,
         ]  # fmt: skip
         externals = frozenset(self.externals | functions.externals)
         return Module("\n".join([p for p in parts if p]), functions.late, entry, externals)
@@ -317,6 +319,8 @@ class ModuleEmitter:
         """The lines of a function of (inputs, outputs, arena, observed) that runs the steps, but for its end."""
         lines = ["entry:"]
         pointers, bases, tables = {}, {("arena", 0): 0}, len(self.tables)
+        for buffer in [b for step in steps for b in step.buffers if b.place[0] == "constant"]:
+            self.constant(buffer)
         kernels = {id(step): self.kernel(step) for step in steps if isinstance(step, Kernel)}
         count = Counter([name for name, _ in kernels.values()])
         for step in steps:
@@ -342,6 +346,16 @@ class ModuleEmitter:
         if len(self.tables) > tables:
             lines[1:1] = store_bases(bases)
         return lines
+
+    def constant(self, buffer):
+        """Make an array of numbers that are known a constant of the module."""
+        dtype = buffer.type.dtype
+        if type(buffer.place[1]) is tuple:
+            items = [f"{MEMORY[dtype]} {int(x) if dtype == BOOL else literal(x, dtype)}" for x in buffer.place[1]]
+            text = f"internal unnamed_addr constant [{len(items)} x {MEMORY[dtype]}] [{', '.join(items)}]"
+            name = f"@numbers.{blake2b(text.encode(), digest_size=6).hexdigest()}"
+            self.constants[name] = f"{name} = {text}, align 64"
+            buffer.place = ("constant", name)
 
     def region(self, step, lines, pointers):
         """Call the function that runs the step's programs, each a function of its own."""
@@ -533,6 +547,8 @@ def place(buffer, name):
     kind, where = buffer.place
     if kind in ("arena", "scratch"):
         return [f"  {name} = getelementptr inbounds i8, ptr %{kind}, i64 {where}"]
+    if kind == "constant":
+        return [f"  {name} = getelementptr inbounds i8, ptr {where}, i64 0"]
     return [
         f"  {name}.at = getelementptr inbounds ptr, ptr %{kind}s, i64 {where}", f"  {name} = load ptr, ptr {name}.at",
     ]  # fmt: skip
@@ -542,8 +558,8 @@ def store_bases(bases):
     """Instructions that make `%bases`: what the addresses in tables are relative to, in the order of `bases`."""
     lines = [f"  %bases = alloca [{len(bases)} x ptr]", "  store ptr %arena, ptr %bases"]
     for (kind, where), k in list(bases.items())[1:]:
+        lines += place(Buffer("base", tensor(BOOL), (kind, where)), f"%base{k}")
         lines += [
-            f"  %base{k}.at = getelementptr ptr, ptr %{kind}s, i64 {where}", f"  %base{k} = load ptr, ptr %base{k}.at",
             f"  %base{k}.slot = getelementptr ptr, ptr %bases, i64 {k}", f"  store ptr %base{k}, ptr %base{k}.slot",
         ]  # fmt: skip
     return lines

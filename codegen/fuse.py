@@ -144,6 +144,9 @@ class Plan:
             if not node.results:
                 continue
             value, op = node.results[0], node.op
+            if op.name == "table":
+                self.buffers[value] = Buffer(f"t{len(self.buffers)}", value.type, ("constant", node.attrs["values"]))
+                continue
             if op.kind == "region":
                 for r in node.results:
                     self.buffers[r] = Buffer(f"t{len(self.buffers)}", r.type, ("arena", None))
@@ -189,7 +192,7 @@ class Plan:
                 self.guards += 1
             elif node.op.kind == "region":
                 self.region(node)
-            elif node.results[0] in self.buffers:
+            elif node.op.name != "table" and node.results[0] in self.buffers:
                 buffer = self.buffers[node.results[0]]
                 if (node.op.kind == "indexing" or node.op.name == "update") and self.overwrites(node, buffer):
                     self.place(items(node, self.buffers[node.results[0]])[1])
@@ -212,7 +215,7 @@ class Plan:
         made = []
         for node in self.graph.nodes:
             buffer = self.buffers.get(node.results[0]) if node.results else None
-            if buffer is None or not buffer.type.size:
+            if buffer is None or not buffer.type.size or node.op.name == "table":
                 continue
             if node.op.kind != "contract" or not blas.is_library(node):
                 made += [(item, self.sizes.get(node.results[0], 1)) for item in items(node, buffer)]
@@ -255,19 +258,16 @@ class Plan:
         self.last_guard = len(self.steps) - 1
 
     def in_memory(self, value):
-        """The buffer of an operand that a step of its own reads."""
-        if type(value) is not Constant:
-            return self.buffer_of(value)
-        buffer = self.buffers.get(value)
-        if buffer is None:
+        """The buffer of what a step of its own reads."""
+        buffer = self.buffer_of(value)
+        if buffer is None:  # a number, or one in another shape
             buffer = self.buffers[value] = Buffer(f"c{len(self.buffers)}", value.type, ("arena", None))
-            self.place(put(value, buffer, "constant"))
+            self.place(put(value, buffer, "constant", make=True))
         return buffer
 
     def region(self, node):
         results = [self.buffers[r] for r in node.results]
-        step = Region(node, [self.in_memory(o) for o in node.operands], results, self.guards, node.op.name)
-        self.step(step)
+        self.step(Region(node, [self.in_memory(o) for o in node.operands], results, self.guards, node.op.name))
         for buffer in results:
             buffer.writers = [len(self.steps) - 1]
         inside = [g for region in node.regions for g in guards_of(region)]

@@ -17,7 +17,8 @@ from . import affine
 
 
 class Buffer:
-    """A contiguous piece of memory. place: ("input", i), ("output", i) or ("arena", byte offset). room: its bytes."""
+    """A contiguous piece of memory. place: ("input", i), ("output", i), ("arena", byte
+    offset) or ("constant", its numbers). room: its bytes."""
 
     __slots__ = ("name", "type", "place", "loads", "writers", "room")
 

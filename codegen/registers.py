@@ -53,7 +53,7 @@ def fits(graph) -> bool:
     total = 0
     for node in graph.nodes:
         kind, size = node.op.kind, node.results[0].type.size if node.results else 0
-        if kind in ("guard", "region") or node.op.name.startswith(("arg", "cum", "scatter")):
+        if kind in ("guard", "region") or node.op.name.startswith(("arg", "cum", "scatter", "table")):
             return False
         if kind == "reduce":
             size = max(size, node.operands[0].type.size)

@@ -231,7 +231,7 @@ def finish(group, users):
     row_bytes = sum([s * pack.blocks(b, s, group.extent) * b.type.dtype.itemsize for b, s in stride_of.items()])
     group.rows = (pack.rows_of_a_tile if packed else rows_of_a_tile)(group.extent, row_bytes)
     if packed:
-        filled = {b for b in outside if b.place[0] == "input" or {id(s) for s in writers(users[b], b)} - mine}
+        filled = {b for b in outside if b.place[0] in ("input", "constant") or {id(s) for s in writers(users[b], b)} - mine}
         pack.pack(group, stride_of, outside, filled)
     else:
         pack.keep(group, stride_of, outside)

@@ -1,4 +1,4 @@
-"""The create kind: values made from attributes alone. Only iota is needed: constants broadcast."""
+"""The create kind: values made from attributes alone: iota, and tables of numbers. Other constants broadcast."""
 
 from __future__ import annotations
 
@@ -17,5 +17,13 @@ iota = register(
         "iota", "create", lambda types, attrs: (tensor(attrs["dtype"], attrs["shape"]),),
         lambda shape, dtype: (np.arange(shape[0], dtype=dtype),), NONDIFFERENTIABLE, _never_batched,
         arity=0, dtypes="fi", doc="0, 1, 2, ... attrs: shape (one axis), dtype.",
+    )
+)  # fmt: skip
+
+table = register(
+    Op(
+        "table", "create", lambda types, attrs: (tensor(attrs["dtype"], (len(attrs["values"]),)),),
+        lambda values, dtype: (np.array(values, dtype),), NONDIFFERENTIABLE, _never_batched,
+        arity=0, dtypes="fib", doc="Numbers known when the program is built. attrs: values, dtype.",
     )
 )  # fmt: skip

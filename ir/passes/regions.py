@@ -140,7 +140,8 @@ class _Loop:
             else:
                 still.update(node.results)
         wanted = {o for node in inside for o in node.operands if o in still}
-        wanted.update([r for r, w in zip(self.body.results, self.wanted) if w and r in still])
+        results = [r for i, r in enumerate(self.body.results) if self.wanted[i] or i in self.state]
+        wanted.update([r for r in results if r in still])
         before, self.nodes = [], inside
         outs = set(self.body.results[self.k :])
         stay = []

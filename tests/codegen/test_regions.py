@@ -105,6 +105,13 @@ def test_carries_may_change_places_and_be_constants():
     agree(program([big, big, S], lambda b, *xs: apply_scan(b, body, [], xs, [], [], 3)), [np.ones(40), np.zeros(40), 1.0])
 
 
+def test_numbers_in_another_shape_as_inits():
+    one = tensor(F64, (1,))
+    body = body_of([one], lambda b, x: [b.mul(b.sin(x), 1.5)])
+    graph = program([], lambda b: apply_scan(b, body, [], [b.reshape(b.constant(0.5, F64), shape=(1,))], [], [], 9))
+    agree(graph, [])
+
+
 def test_constants_as_inits_and_rows_used_twice():
     body = body_of([S, S, S], lambda b, s, x, y: [b.add(s, b.mul(x, y)), s])
     n = tensor(F64, (6,))

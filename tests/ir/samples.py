@@ -227,6 +227,10 @@ def _iota(op, dtype, draw):
         yield [], {"shape": (n,), "dtype": dtype}
 
 
+def _table(op, dtype, draw):
+    return [((), {"values": tuple(draw(n).tolist()), "dtype": dtype}) for n in (5, 1)]
+
+
 CASES = {
     **dict.fromkeys(["reduce_sum", "reduce_prod", "reduce_max", "reduce_min", "reduce_and", "reduce_or"], _fold),
     **dict.fromkeys(["argmax", "argmin"], _arg),
@@ -234,6 +238,7 @@ CASES = {
     **dict.fromkeys(["scatter", "scatter_add"], _scatter),
     "reshape": _reshape, "transpose": _transpose, "broadcast": _broadcast, "slice": _slice, "pad": _pad,
     "flip": _flip, "concatenate": _concatenate, "update": _update, "gather": _gather, "dot": _dot, "iota": _iota,
+    "table": _table,
 }  # fmt: skip
 
 
