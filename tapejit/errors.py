@@ -19,7 +19,8 @@ _INTERNAL = tuple(
     os.path.join(folder, "")
     for folder in (_HERE, os.path.join(_ROOT, "ir"), os.path.join(_ROOT, "codegen"), os.path.dirname(np.__file__))
 )
-_internal_codes: dict = {}
+_internal_codes: dict = {}  # id of a code object -> (whether it is internal, the code object)
+MOST_CODES = 4096
 
 
 class TapejitError(Exception):
@@ -98,11 +99,14 @@ class RecursionDepthError(TapejitError, RecursionError):
 
 def is_internal(code) -> bool:
     """Whether a code object belongs to tapejit or NumPy rather than to the user."""
-    known = _internal_codes.get(code)
+    known = _internal_codes.get(id(code))  # by identity: the hash of a code object is that of all its constants
     if known is None:
         name = code.co_filename
-        known = _internal_codes[code] = name.startswith(_INTERNAL) or name.startswith("<__array_function__")
-    return known
+        internal = name.startswith(_INTERNAL) or name.startswith("<__array_function__")
+        if len(_internal_codes) >= MOST_CODES:
+            _internal_codes.clear()
+        known = _internal_codes[id(code)] = internal, code  # kept alive, so that no other gets its identity
+    return known[0]
 
 
 def user_frame(frame=None):
@@ -119,10 +123,8 @@ def user_location():
     known = _internal_codes
     while frame is not None:
         code = frame.f_code
-        inside = known.get(code)
-        if inside is None:
-            inside = is_internal(code)
-        if not inside:
+        found = known.get(id(code))
+        if not (is_internal(code) if found is None else found[0]):
             return code, frame.f_lasti
         frame = frame.f_back
     return None

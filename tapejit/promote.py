@@ -140,18 +140,23 @@ def call(name, *xs):
             key.append(cls)
         else:
             xs = [_settled(x) for x in xs]
-            return _planned(_plan(name, xs), xs)
-    plan = _plans.get(tuple(key))
-    if plan is None:
-        plan = _plans[tuple(key)] = _plan(name, xs)
-    return _planned(plan, xs)
-
-
-def _planned(plan, xs):
-    op, casts, weak = plan
+            op, casts, weak = _plan(name, xs)
+            break
+    else:
+        key = tuple(key)
+        plan = _plans.get(key)
+        if plan is None:
+            plan = _plans[key] = _plan(name, xs)
+        op, casts, weak = plan
     if casts is not None:
         xs = [x if to is None else cast(x, to) if isinstance(x, Array) else to(x) for x, to in zip(xs, casts)]
-    return _checked(op, xs, weak)
+    try:
+        (out,) = apply(op, xs)
+    except ValueError as error:
+        raise _explained(error, op, xs) from None
+    if weak and out._data.dtype.kind != "b":
+        out._weak = True
+    return out
 
 
 def _settled(x):
@@ -172,28 +177,27 @@ def _plan(name, xs):
     return op, casts if any(casts) else None, all([is_weak(x) for x in xs])
 
 
-def _checked(op, xs, weak=False):
-    try:
-        out = apply(op, xs)[0]
-    except ValueError as error:
-        if "broadcast" not in str(error) or hasattr(error, "what"):
-            raise
-        shapes = " ".join([str(np.shape(x._data if isinstance(x, Array) else x)) for x in xs])
-        raise located(
-            ShapeError,
-            f"operands could not be broadcast together with shapes {shapes} (in {op.name})",
-            "make trailing axes equal or 1: x[:, None], x.reshape(...), np.expand_dims",
-        ) from None
-    if weak and out._data.dtype.kind != "b":
-        out._weak = True
-    return out
+def _explained(error, op, xs):
+    """The error of shapes that do not broadcast, with what to write; others as they are."""
+    if "broadcast" not in str(error) or hasattr(error, "what"):
+        return error
+    shapes = " ".join([str(np.shape(x._data if isinstance(x, Array) else x)) for x in xs])
+    return located(
+        ShapeError,
+        f"operands could not be broadcast together with shapes {shapes} (in {op.name})",
+        "make trailing axes equal or 1: x[:, None], x.reshape(...), np.expand_dims",
+    )
 
 
 def select(condition, x, y):
     """np.where(condition, x, y)."""
     condition, x, y = operand(condition), operand(x), operand(y)
     dtype = common_dtype(x, y)
-    return _checked(TABLE["select"], [truth(condition), cast(x, dtype), cast(y, dtype)])
+    xs = [truth(condition), cast(x, dtype), cast(y, dtype)]
+    try:
+        return apply(TABLE["select"], xs)[0]
+    except ValueError as error:
+        raise _explained(error, TABLE["select"], xs) from None
 
 
 def truth(x):

@@ -177,9 +177,11 @@ class Record:
                     self.arrays[value] = o
                 elif type(value) is not Constant and value not in self.arrays:  # may be written to before the gradient
                     self.arrays[value] = make(np.array(o._data if isinstance(o, Array) else o))
-        loc, tag = (at.loc, at.tag) if at is not None else (user_location(), "")
+        loc, tag = (user_location(), "") if at is None else (at.loc, at.tag)
         node = Node(op, values, attrs, [tensor(out.dtype, out.shape) for out in outs], regions, loc, tag)
         self.nodes.append(node)
+        if len(outs) == 1:
+            return [make(outs[0], self, node.results[0])]
         return [make(out, self, value) for out, value in zip(outs, node.results)]
 
     def guard(self, array, seen, at=None):
@@ -280,7 +282,7 @@ def apply(op, operands, attrs=EMPTY, regions=(), at=None):
                 refresh(o)
             datas.append(o._data)
             r = o._record
-            if r is not None and (record is None or r.depth > record.depth):
+            if r is not record and r is not None and (record is None or r.depth > record.depth):
                 record = r
         else:
             datas.append(o)
@@ -288,7 +290,10 @@ def apply(op, operands, attrs=EMPTY, regions=(), at=None):
         record = _shallow(record, operands)
     if op is GUARD:
         return guard_again(datas[0], operands[0], record, at)
-    outs = op.evaluate(*datas, regions=regions, **attrs) if regions else op.evaluate(*datas, **attrs)
+    if not attrs:
+        outs = op.evaluate(*datas, regions=regions) if regions else op.evaluate(*datas)
+    else:
+        outs = op.evaluate(*datas, regions=regions, **attrs) if regions else op.evaluate(*datas, **attrs)
     results = [make(out) for out in outs] if record is None else record.append(op, operands, attrs, outs, regions, at)
     if op in _VIEWING and isinstance(operands[0], Array) and np.may_share_memory(outs[0], datas[0]):
         results[0]._alias = View(operands[0], op, attrs)

@@ -7,6 +7,8 @@ batching and lowering belong to the kind; a record brings its payload. Transcend
 
 from __future__ import annotations
 
+import operator
+
 import numpy as np
 
 from ..graph import Constant
@@ -45,7 +47,7 @@ def elementwise(name, evaluate, derivative, *, arity=1, dtypes="f", result="same
             name,
             "elementwise",
             infer or infer_same,
-            lambda *xs, **attrs: (evaluate(*xs, **attrs),),
+            (lambda x, y: (evaluate(x, y),)) if arity == 2 else lambda *xs, **attrs: (evaluate(*xs, **attrs),),
             derivative,
             batch_elementwise,
             arity=arity,
@@ -208,19 +210,19 @@ def _pow_rules():
 
 # ---- arithmetic --------------------------------------------------------------------------------------------------
 add = elementwise(
-    "add", np.add, Partials(lambda b, out, x, y: 1, lambda b, out, x, y: 1), arity=2, dtypes="fi",
+    "add", operator.add, Partials(lambda b, out, x, y: 1, lambda b, out, x, y: 1), arity=2, dtypes="fi",
     emit=lambda e, x, y: e.add(x, y), commutative=True, rules=ADD_RULES, numpy=(np.add,),
 )  # fmt: skip
 sub = elementwise(
-    "sub", np.subtract, Partials(lambda b, out, x, y: 1, lambda b, out, x, y: -1), arity=2, dtypes="fi",
+    "sub", operator.sub, Partials(lambda b, out, x, y: 1, lambda b, out, x, y: -1), arity=2, dtypes="fi",
     emit=lambda e, x, y: e.sub(x, y), rules=SUB_RULES, numpy=(np.subtract,),
 )  # fmt: skip
 mul = elementwise(
-    "mul", np.multiply, Partials(lambda b, out, x, y: y, lambda b, out, x, y: x, unbounded=True), arity=2, dtypes="fi",
+    "mul", operator.mul, Partials(lambda b, out, x, y: y, lambda b, out, x, y: x, unbounded=True), arity=2, dtypes="fi",
     emit=lambda e, x, y: e.mul(x, y), commutative=True, rules=MUL_RULES, numpy=(np.multiply,),
 )  # fmt: skip
 div = elementwise(
-    "div", np.true_divide,
+    "div", operator.truediv,
     Partials(lambda b, out, x, y: b.div(1.0, y), lambda b, out, x, y: b.neg(b.div(out, y)), singular=True),
     arity=2, dtypes="f", emit=lambda e, x, y: e.div(x, y), numpy=(np.true_divide,), cost=4,
     rules=(
@@ -233,7 +235,7 @@ div = elementwise(
     domain=((-4.0, 4.0), (0.5, 3.0)),
 )  # fmt: skip
 neg = elementwise(
-    "neg", np.negative, Partials(lambda b, out, x: -1), dtypes="fi", emit=lambda e, x: e.neg(x), numpy=(np.negative,),
+    "neg", operator.neg, Partials(lambda b, out, x: -1), dtypes="fi", emit=lambda e, x: e.neg(x), numpy=(np.negative,),
     rules=(Rule("-(-x) -> x", lambda b, a, x: i[0] if (i := made_by(x, "neg")) else None, heads=("neg",)),),
 )  # fmt: skip
 

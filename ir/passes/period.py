@@ -23,27 +23,34 @@ WINDOWED = frozenset([TABLE["slice"], TABLE["update"]])  # their windows may mov
 
 def signatures(nodes) -> np.ndarray:
     """A number per node, equal where only operands differ (and where a window starts)."""
-    known, places, out = {}, {}, []
+    quick, known, out = {}, {}, []
     for node in nodes:
         loc, attrs = node.loc, node.attrs
-        key = [node.op, node.tag, *[r.type for r in node.results]]
-        if loc is not None:
-            at = (id(loc[0]), loc[1])
-            place = places.get(at)
-            if place is None:
-                place = places[at] = _place(*loc)
-            key.append(place)
+        if loc is None or node.tag or node.op.arity is None or len(node.results) != 1:
+            out.append(known.setdefault(_look(node), len(known)))
+            continue
+        key = (node.op, id(loc[0]), loc[1], node.results[0].type)
         if attrs:
-            key.append(attrs["step"] if node.op in WINDOWED else tuple(attrs.items()))
-        if node.regions:
-            key.append(tuple([region.digest for region in node.regions]))
-        key.append(len(node.operands))
-        out.append(known.setdefault(tuple(key), len(known)))
+            key += (attrs["step"],) if node.op in WINDOWED else tuple(attrs.items())
+        number = quick.get(key)
+        if number is None:
+            number = quick[key] = known.setdefault(_look(node), len(known))
+        out.append(number)
     return np.array(out, np.int64)
 
 
-def _place(code, at):
+def _look(node) -> tuple:
+    """All of a node that counts."""
+    attrs = node.attrs["step"] if node.op in WINDOWED else tuple(node.attrs.items())
+    regions = tuple([region.digest for region in node.regions])
+    return node.op, node.tag, _place(node.loc), tuple([r.type for r in node.results]), len(node.operands), attrs, regions
+
+
+def _place(loc):
     """Where in the source an instruction is: its own number changes when the interpreter replaces it by a quicker one."""
+    if loc is None:
+        return None
+    code, at = loc
     if hasattr(code, "co_positions"):
         for i, position in enumerate(code.co_positions()):
             if 2 * i == at:

@@ -21,6 +21,7 @@ carries. A scan stands where its last iteration stood, so that all that it reads
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import dataclass, field
 from operator import is_
 
@@ -45,17 +46,15 @@ def reroll(graph: Graph) -> Graph:
     if len(graph.nodes) < LEAST_NODES:
         return graph
     nodes, stands = forwarded(graph.nodes)
-    loops = _find(nodes, stands)
-    if not loops:
-        return graph
-    return _Fold(graph, nodes, stands, loops).run()
+    position = {node: i for i, node in enumerate(nodes)}
+    loops = _find(nodes, position, stands)
+    return _Fold(graph, nodes, position, stands, loops).run() if loops else graph
 
 
 # ---- finding ---------------------------------------------------------------------------------------------------------
-def _find(nodes, stands) -> list:
+def _find(nodes, position, stands) -> list:
     """The loops, in order; they do not overlap."""
     numbers = signatures(nodes)
-    position = {node: i for i, node in enumerate(nodes)}
     taken, loops, tried = [(-1, 0), (len(nodes), len(nodes) + 1)], [], set()
     for start, period, _ in anchors(numbers):
         low, high = _gap(taken, start)
@@ -303,15 +302,13 @@ def _window(node, shape):
 class _Fold:
     """The graph under construction."""
 
-    def __init__(self, graph, nodes, stands, loops):
+    def __init__(self, graph, nodes, position, stands, loops):
         self.graph, self.nodes, self.stands, self.loops = graph, nodes, stands, loops
         self.b = Builder(graph.name, simplify=False)
         self.env = self.b.params_of(graph.params)
         self.rows = {}  # old value -> (stack in the new graph, its row there), made a value when it is asked for
-        self.inside = {}  # node of a loop -> (loop, iteration, place)
-        for loop in loops:
-            for i in range(loop.start, loop.stop):
-                self.inside[nodes[i]] = (loop, *divmod(i - loop.start, loop.period))
+        self.position = position
+        self.starts = [loop.start for loop in loops]
 
     def run(self) -> Graph:
         used = self.used_outside()
@@ -356,9 +353,11 @@ class _Fold:
 
         def use(value, loop=None):
             value = self.stands.get(value, value)
-            made = None if value.node is None else self.inside.get(value.node)
-            if made is not None and made[0] is not loop:
-                used.setdefault(id(made[0]), {}).setdefault((made[2], value.index), set()).add(made[1])
+            at = None if value.node is None else self.position.get(value.node)
+            maker = None if at is None else self.loops[bisect_right(self.starts, at) - 1]
+            if maker is not None and maker is not loop and maker.start <= at < maker.stop:
+                k, place = divmod(at - maker.start, maker.period)
+                used.setdefault(id(maker), {}).setdefault((place, value.index), set()).add(k)
 
         at = 0
         for loop in self.loops:
