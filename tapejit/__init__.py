@@ -31,6 +31,7 @@ from .api import (
     vmap,
 )
 from .array import Array
+from .control import cond, fori_loop, map, scan, switch, while_loop
 from .custom import custom_gradient
 from .errors import TapejitError, TapejitWarning
 from .implicit import implicit_gradients, implicit_value_and_gradients
@@ -40,8 +41,8 @@ from .variable import UnconnectedWarning, Variable
 __version__ = "0.1.0"
 
 __all__ = [
-    "Array", "GradientTape", "TapejitError", "TapejitWarning", "UnconnectedWarning", "Variable", "custom_gradient",
-    "elementwise_grad", "get_num_threads", "grad", "gradients_function", "hessian", "hvp", "implicit_gradients",
-    "implicit_value_and_gradients", "jacobian", "jit", "jvp", "make_vjp", "numpy", "set_num_threads", "stop_gradient",
-    "value_and_grad", "value_and_gradients_function", "vjp", "vmap",
+    "Array", "GradientTape", "TapejitError", "TapejitWarning", "UnconnectedWarning", "Variable", "cond", "custom_gradient",
+    "elementwise_grad", "fori_loop", "get_num_threads", "grad", "gradients_function", "hessian", "hvp", "implicit_gradients",
+    "implicit_value_and_gradients", "jacobian", "jit", "jvp", "make_vjp", "map", "numpy", "scan", "set_num_threads",
+    "stop_gradient", "switch", "value_and_grad", "value_and_gradients_function", "vjp", "vmap", "while_loop",
 ]  # fmt: skip

@@ -23,6 +23,7 @@ import numpy as np
 
 from tapejit.ir.evaluate import GuardFailed, evaluate
 from tapejit.ir.knobs import INTERP
+from tapejit.ir.ops.guard import guards_of, unguarded
 from tapejit.ir.passes.pipeline import optimize
 from tapejit.ir.walk import walk
 
@@ -75,8 +76,7 @@ class Path:
         try:
             return interpreted(self.graph, inputs)
         except GuardFailed as miss:
-            guards = [n for n in self.graph.nodes if n.op.kind == "guard"]
-            return Exit(guards.index(miss.node), miss.observed)
+            return Exit(guards_of(self.graph).index(miss.node), miss.observed)
 
 
 Exit = namedtuple("Exit", "index observed")
@@ -311,14 +311,23 @@ class Function:
         """Record the path these arguments take and hang it where the known one was left."""
         with self._lock, unhurried_gc():
             self._misses += 1
-            program = self._program_to_keep(args, kwargs)
-            if state.base is not None and _reads(state.base, program.captures):
-                if target is not None:
-                    raise self._is_recorded()
-                return self._replay(args, kwargs, leaves)
-            fresh = Path(program)
-            inputs = fresh.inputs(leaves)
-            results = fresh.run(inputs, target)
+            before = state.room
+            try:
+                while True:
+                    program = self._program_to_keep(args, kwargs)
+                    if state.base is not None and _reads(state.base, program.captures):
+                        if target is not None:
+                            raise self._is_recorded()
+                        return self._replay(args, kwargs, leaves)
+                    fresh = Path(program)
+                    inputs = fresh.inputs(leaves)
+                    results = fresh.run(inputs, target)
+                    room = 0 if type(results) is list else guards_of(fresh.graph)[results.index].attrs.get("capacity", 0)
+                    if not room:
+                        break
+                    state.room = 4 * room  # another lane's while_loop takes more iterations than the one recorded
+            finally:
+                state.room = before
             if type(results) is list:
                 self._hang(key, path, edge, fresh)
             else:
@@ -511,5 +520,4 @@ def evaluate_recorded(program, inputs, lanes):
             return interpreted(graph, inputs)
         except GuardFailed as miss:
             raise lanes_differ(miss.node, miss.observed) from None
-    nodes = [n for n in graph.nodes if n.op.kind != "guard"]
-    return interpreted(type(graph)(graph.name, graph.params, nodes, graph.results), inputs)
+    return interpreted(unguarded(graph), inputs)

@@ -12,18 +12,25 @@ returns or raises, and an Array that outlives it says so when it is used.
 from __future__ import annotations
 
 import threading
+from collections import OrderedDict
 
 import numpy as np
 
+from tapejit.ir.build import Builder
 from tapejit.ir.graph import EMPTY, Constant, Graph, Node, Value
+from tapejit.ir.knobs import INTERP
 from tapejit.ir.location import resolve
 from tapejit.ir.op import TABLE
+from tapejit.ir.passes.pipeline import optimize
 from tapejit.ir.types import NAMES, tensor, type_of
 
 from .array import Array, make
 from .errors import ConcretizationError, DTypeError, GuardError, LeakedArrayError, located, user_location
 
 GUARD = TABLE["guard"]
+COMPILED = 2000  # operations in all iterations of a loop, from which on it is computed by compiled code
+MOST_COMPILED = 64
+_compiled: OrderedDict = OrderedDict()  # (operation, attributes, regions) -> its Executable
 
 
 # Operations whose results NumPy makes as views, if their memory is the operand's.
@@ -88,12 +95,14 @@ def rebind(array, other) -> None:
 
 
 class State(threading.local):
-    """Per thread: open records and active tapes (outermost first), and the tapes' level-0 record while there are any."""
+    """Per thread: open records and active tapes (outermost first), and the tapes' level-0 record while there are any; the
+    iterations that a while_loop which is recorded now makes room for at least."""
 
     def __init__(self):
         self.records = []
         self.tapes = []
         self.base = None
+        self.room = 8
 
 
 state = State()
@@ -188,8 +197,8 @@ class Record:
         """Record that `array` was read as the Python value `seen`."""
         if self.closed:
             raise self.leaked(array)
-        loc, tag = (at.loc, at.tag) if at is not None else (user_location(), "")
-        self.nodes.append(Node(GUARD, (self.lookup(array),), {"seen": seen}, (), (), loc, tag))
+        loc, tag, attrs = (at.loc, at.tag, at.attrs) if at is not None else (user_location(), "", {"seen": seen})
+        self.nodes.append(Node(GUARD, (self.lookup(array),), attrs, (), (), loc, tag))
 
     def guard_bool(self, array, seen):
         if array._data.dtype != np.bool_:
@@ -269,11 +278,32 @@ def is_recording() -> bool:
     return bool(state.records) or state.base is not None
 
 
-def apply(op, operands, attrs=EMPTY, regions=(), at=None):
+def run_region(op, datas, attrs, regions):
+    """Compute an operation with regions: by compiled code, but for what is little work, and the user's own derivatives."""
+    loop = op.name == "while" or attrs.get("length", 0) * sum([len(r) for r in regions]) >= COMPILED
+    if not loop or INTERP.value:
+        return op.evaluate(*datas, regions=regions, **attrs)
+    from tapejit.codegen import compile_graph
+
+    key = (op.name, *attrs.items(), *[r.digest for r in regions])
+    code = _compiled.get(key)
+    if code is None:
+        b = Builder(op.name)
+        params = [b.param(type_of(np.asarray(x))) for x in datas]
+        graph = optimize(b.finish(b.apply(op, params, attrs, regions)))
+        code = _compiled[key] = compile_graph(graph, op.name)
+        while len(_compiled) > MOST_COMPILED:
+            _compiled.popitem(last=False)
+    else:
+        _compiled.move_to_end(key)
+    return [r[()] if r.ndim == 0 else r for r in code.run([np.asarray(x, order="C") for x in datas])]
+
+
+def apply(op, operands, attrs=EMPTY, regions=(), at=None, outs=None):
     """Compute an operation on Arrays, ndarrays and NumPy scalars, and record it at the deepest level among them.
 
     Operands must have the dtypes that the operation takes (`promote.py` sees to that). Returns a list of Arrays.
-    `at`: the node that this one repeats, for its location.
+    `at`: the node that this one repeats, for its location. `outs`: the results, if they are known.
     """
     record, datas = None, []
     for o in operands:
@@ -290,10 +320,12 @@ def apply(op, operands, attrs=EMPTY, regions=(), at=None):
         record = _shallow(record, operands)
     if op is GUARD:
         return guard_again(datas[0], operands[0], record, at)
-    if not attrs:
-        outs = op.evaluate(*datas, regions=regions) if regions else op.evaluate(*datas)
+    if outs is not None:
+        pass
+    elif regions:
+        outs = run_region(op, datas, attrs, regions)
     else:
-        outs = op.evaluate(*datas, regions=regions, **attrs) if regions else op.evaluate(*datas, **attrs)
+        outs = op.evaluate(*datas, **attrs) if attrs else op.evaluate(*datas)
     results = [make(out) for out in outs] if record is None else record.append(op, operands, attrs, outs, regions, at)
     if op in _VIEWING and isinstance(operands[0], Array) and np.may_share_memory(outs[0], datas[0]):
         results[0]._alias = View(operands[0], op, attrs)

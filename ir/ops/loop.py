@@ -385,10 +385,15 @@ class _WhileDerivative(Derivative):
 
     def forward(self, b, node, xs):
         """The results, and those of the counted scan over the same iterations, which is what is pulled back."""
-        ran = b.apply(node.op, xs, node.attrs, node.regions)
-        capacity = node.attrs["capacity"]
-        b.apply(guard, [b.le(ran[-1], b.constant(capacity, I64))], {"seen": True})
+        ran = self.ran(b, node, xs)
         return (*ran, *scan.derivative.forward(b, self.counted(node), [ran[-1], *xs]))
+
+    @staticmethod
+    def ran(b, node, xs):
+        """The results, with a guard that there were not too many iterations."""
+        ran, capacity = b.apply(node.op, xs, node.attrs, node.regions), node.attrs["capacity"]
+        b.apply(guard, [b.le(ran[-1], b.constant(capacity, I64))], {"seen": True, "capacity": capacity})
+        return ran
 
     @staticmethod
     def counted(node):
@@ -413,8 +418,7 @@ class _WhileDerivative(Derivative):
         b = Builder("pieces")
         xs = [b.param(o.type) for o in node.operands]
         b.at(node)
-        ran = b.apply(node.op, xs, node.attrs, node.regions)
-        b.apply(guard, [b.le(ran[-1], b.constant(node.attrs["capacity"], I64))], {"seen": True})
+        ran = self.ran(b, node, xs)
         pieces = scan.derivative.segments(counted)
         if pieces is None:
             return None
