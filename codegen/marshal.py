@@ -36,7 +36,7 @@ from .allocate import NEW_FROM_DESCR, numpy_api
 from .plan import PLAN, Kind, Maker, Read, Record, Step
 from .writer import Writer
 
-HEADER, SIZE, LIST_ITEMS, SCALAR_VALUE, CELL_CONTENTS = 8, 16, 24, 16, 16
+HEADER, SIZE, LIST_ITEMS, SCALAR_VALUE = 8, 16, 24, 16
 TUPLE_ITEMS = tuple.__basicsize__  # 24; from CPython 3.14 on there is a hash before the items
 VECTORCALL_OFFSET = 56  # in a type object
 DATA, RANK, DIMENSIONS, DESCR, FLAGS = 16, 24, 32, 56, 64  # in an ndarray
@@ -308,8 +308,8 @@ class _Attempt:
             holder, name, number, wanted = w.load(read, 8), w.load(read, 16), w.load(read, 16, "i64"), w.load(read, 24)
             w.store(wanted, found)
             with w.switch(w.load(read, type="i64"), 6) as case:
-                with case(Read.CELL):
-                    w.store(w.load(holder, CELL_CONTENTS), found)
+                with case(Read.FIELD):
+                    w.store(w.load(w.byte(holder, number)), found)
                 with case(Read.NAME):
                     w.store(w.call("PyDict_GetItem", holder, name), found)
                 with case(Read.LIST_LENGTH):
@@ -502,6 +502,8 @@ class _Attempt:
             w.store(w.load(result), w.word(self.stack, now))
             w.store(w.let(f"add i64 {now}, 1"), top, "i64")
         w.store(w.load(self.stack), self.out)
+        counter = w.load("%plan", PLAN["counter"])
+        w.store(w.let(f"add i64 {w.load(counter, type='i64')}, 1"), counter, "i64")
         w.go("leave")
 
     def leaf(self, number, base, result):
@@ -535,7 +537,10 @@ class _Attempt:
 
 
 def _dispatch() -> str:
-    """The builtin: `self` is the tuple (table, slow, busy, ...); the table holds its end, the hits, then plans."""
+    """The builtin: `self` is the tuple (table, slow, busy, ...); the table holds its end, the hits, then plans.
+
+    A plan that serves a call changes places with the one before it, so that those that serve most come to be tried first.
+    """
     w = Writer("ptr @dispatch(ptr %self, ptr %args, i64 %nargs, ptr %kwnames)", SIGNATURES)
     busy = w.load(w.load(w.load("%self", TUPLE_ITEMS + 16), DATA), type="i64")
     table = w.load(w.load("%self", TUPLE_ITEMS), DATA)
@@ -544,9 +549,15 @@ def _dispatch() -> str:
     w.label("next")
     i = w.load(at, type="i64")
     w.need(w.test("ult", i, w.load(table, type="i64")), "slow")
-    out = w.call("attempt", w.load(w.word(table, i)), "%args", "%nargs", "%kwnames")
+    plan = w.load(w.word(table, i))
+    out = w.call("attempt", plan, "%args", "%nargs", "%kwnames")
     w.store(w.let(f"add i64 {i}, 1"), at, "i64")
     w.need(w.test("ne", out, MISSED, "ptr"), "next")
+    with w.when(w.test("ugt", i, 2)):
+        with w.when(w.test("eq", w.load(w.word(table, i)), plan, "ptr")):  # no other thread has moved it meanwhile
+            before = w.word(table, w.let(f"sub i64 {i}, 1"))
+            w.store(w.load(before), w.word(table, i))
+            w.store(plan, before)
     hits = w.word(table, 1)
     w.store(w.let(f"add i64 {w.load(hits, type='i64')}, 1"), hits, "i64")
     w.line(f"ret ptr {out}")

@@ -33,7 +33,7 @@ from .entry import reads_objects
 from .plan import PLAN, Kind, Maker, Read, Step
 
 METH_FASTCALL_KEYWORDS = 0x0080 | 0x0002
-SLOTS = 16  # specs a dispatcher can hold; the oldest is replaced then
+SLOTS = 16  # specs a dispatcher can hold; the one tried last gives way then
 LARGEST = 1 << 14  # words of scratch on the stack; larger nests are left to Python
 SCALARS = (np.float64, np.float32, np.int64, np.int32, np.bool_)
 NUMBERS = (float, *SCALARS)
@@ -60,7 +60,7 @@ def _layouts_known() -> bool:
         return ctype.from_address(address).value
 
     a, t, x = np.zeros((2, 3)), (object(), None), 1.5
-    cell, items, swapped = types.CellType(x), [x, a], a.dtype.newbyteorder()
+    items, swapped = [x, a], a.dtype.newbyteorder()
     copy = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.py_object, ctypes.c_int)(marshal.addresses()["PyArray_NewCopy"])
     return (
         allocate.numpy_api(2) == id(np.ndarray)
@@ -77,9 +77,23 @@ def _layouts_known() -> bool:
         and read(id(items) + marshal.SIZE) == read(id(t) + marshal.SIZE) == 2
         and read(read(id(items) + marshal.LIST_ITEMS) + 8) == id(a)
         and copy(a.T, 0).flags.c_contiguous
-        and read(id(cell) + marshal.CELL_CONTENTS) == id(x)
+        and None not in _fields().values()
         and read(id(t) + marshal.TUPLE_ITEMS) == id(t[0])
     )
+
+
+@lru_cache(maxsize=1)
+def _fields() -> dict:
+    """Where cells and functions keep what they refer to: offset in bytes by name, None if it was not found."""
+
+    def function(x=(), *, y=()):
+        return x, y
+
+    offsets = {}
+    for holder, name in (types.CellType(function), "cell_contents"), (function, "__defaults__"), (function, "__kwdefaults__"):
+        words = (ctypes.c_size_t * (type(holder).__basicsize__ // 8)).from_address(id(holder))
+        offsets[name] = next((8 * i for i, word in enumerate(words) if word == id(getattr(holder, name))), None)
+    return offsets
 
 
 def _reads_scalar(kind) -> bool:
@@ -176,13 +190,14 @@ class Spec:
     """The plan of one specialization's entry, with all that it reads kept alive.
 
     arguments: an Argument each, the last ones passed by the names `keywords`. captured: (object, Argument) of ndarrays read
-    at each call. reads: (plan.Read, holder, key or number, object): closure cells, globals and items of containers that
-    must still hold that object. structure: the nest of results, a node being (step, operand, items, keys): the operand of
-    a LEAF is the number of the result, of a CONSTANT the object, of a CALL the callable.
+    at each call. reads: (plan.Read, holder, key or number, object): fields of cells and functions (by name), globals and
+    items of containers that must still hold that object. structure: the nest of results, a node being (step, operand,
+    items, keys): the operand of a LEAF is the number of the result, of a CONSTANT the object, of a CALL the callable.
+    counter: an i64 array, which counts the calls that are served.
     """
 
-    def __init__(self, executable, arguments, keywords, captured, reads, structure):
-        self.arena = executable.take_arena()
+    def __init__(self, executable, arguments, keywords, captured, reads, structure, counter):
+        self.arena, self.counter = executable.take_arena(), counter
         self.holds = (executable, arguments, keywords, captured, reads, structure, [r.dtype for r in executable.results])
         plan = _Plan()
         head = plan.head
@@ -195,7 +210,7 @@ class Spec:
             arena_bytes=self.arena.nbytes + marshal.LINE, bytes_descr=id(BYTES), releases=int(executable.releases_gil),
             positional=len(arguments) - len(keywords), keywords=len(keywords), names=plan.names(keywords),
             given=len(arguments), captured=len(captured), sources=plan.names([x for x, _ in captured]), leaves=leaves,
-            reads=len(reads), cells=plan.place(_words_of(reads)),
+            reads=len(reads), cells=plan.place(_words_of(reads)), counter=counter.ctypes.data,
             words=head["objects"] + 2 * leaves + 3 * head["results"] + head["depth"],
         )  # fmt: skip
         self.words, self.plan = head["words"], plan.array()
@@ -210,8 +225,8 @@ def spec(*description):
 
 def _words_of(reads):
     """Four words of each."""
-    keyed = (Read.NAME, Read.NEXT)
-    return [w for kind, holder, key, x in reads for w in (kind, id(holder), id(key) if kind in keyed else key, id(x))]
+    word = {Read.FIELD: _fields().get, Read.NAME: id, Read.NEXT: id}
+    return [w for kind, holder, key, x in reads for w in (kind, id(holder), word.get(kind, int)(key), id(x))]
 
 
 BYTES = np.dtype(np.uint8)
@@ -256,13 +271,21 @@ class Dispatcher:
 
     def add(self, spec: Spec) -> None:
         """Try this spec first from now on."""
-        self.specs.insert(0, spec)
+        places = {address: i for i, address in enumerate(self.table[2:].tolist())}
+        others = sorted([s for s in self.specs if s.counter is not spec.counter], key=lambda s: places[s.address])
+        self._keep([spec, *others[: SLOTS - 1]])
+
+    def drop(self, counter) -> None:
+        """Forget the spec of this counter, if there is one."""
+        self._keep([s for s in self.specs if s.counter is not counter])
+
+    def _keep(self, specs):
         self.table[0] = 2  # nothing is tried while the addresses move
-        del self.specs[SLOTS:]
-        addresses = [s.address for s in self.specs]
-        self.table[2 : 2 + len(addresses)] = addresses
+        self.specs[:] = specs
+        addresses = [s.address for s in specs]
+        self.table[2:] = addresses + [0] * (SLOTS - len(addresses))  # a call that is under way looks whether it is still there
         self.table[0] = 2 + len(addresses)
 
     def clear(self) -> None:
-        self.table[0], self.table[1] = 2, 0
-        self.specs.clear()
+        self._keep([])
+        self.table[1] = 0

@@ -10,7 +10,7 @@ from __future__ import annotations
 HEAD = (
     "owner", "positional", "keywords", "names", "given", "captured", "sources", "objects", "records",
     "reads", "cells", "leaves", "results", "makers", "steps", "build", "depth", "words", "hold", "releases", "entry",
-    "arena", "arena_bytes", "taken", "bytes_descr", "written",
+    "arena", "arena_bytes", "taken", "bytes_descr", "written", "counter",
 )  # fmt: skip
 PLAN = {name: 8 * i for i, name in enumerate(HEAD)}
 
@@ -46,8 +46,9 @@ class Step:
 
 
 class Read:
-    """What must be as it was, with a holder, a key or number, and an object: the content of a CELL, an item of a dict by
-    NAME, the LENGTH of a list or dict, an ITEM of a list, the NEXT pair of the dict whose LENGTH was looked at last."""
+    """What must be as it was, with a holder, a key or number, and an object: the FIELD at so many bytes of an object, an
+    item of a dict by NAME, the LENGTH of a list or dict, an ITEM of a list, the NEXT pair of the dict whose LENGTH was
+    looked at last."""
 
-    CELL, NAME, LIST_LENGTH, ITEM, DICT_LENGTH, NEXT = range(6)
+    FIELD, NAME, LIST_LENGTH, ITEM, DICT_LENGTH, NEXT = range(6)
     WORDS = 4

@@ -4,7 +4,8 @@ The life of a call: a key is made of the arguments (structure, dtypes, shapes, s
 function reads. Unknown key: the function is recorded, the transforms are folded over its record, the result is
 optimized and compiled, and becomes a `Path`. Known key: the compiled code runs. Where the record holds guards (a Python
 `if` on a recorded value), compiled code that sees another value leaves with (guard, value); the paths of one key form a
-tree whose edges are those pairs, an unknown edge is recorded and joins it. Nothing else ever decides which code runs.
+tree (`paths.py`) that says what to run next, and what it does not know is recorded and joins it. Nothing else ever decides
+which code runs.
 
 While something records (a tape, or an enclosing transform) the transformed record is replayed on the outer
 Arrays instead, so that the outer record sees plain operations.
@@ -21,9 +22,7 @@ from collections import OrderedDict, namedtuple
 
 import numpy as np
 
-from tapejit.ir.evaluate import GuardFailed, evaluate
-from tapejit.ir.knobs import INTERP
-from tapejit.ir.ops.guard import guards_of, unguarded
+from tapejit.ir.evaluate import GuardFailed
 from tapejit.ir.passes.pipeline import optimize
 from tapejit.ir.walk import walk
 
@@ -33,6 +32,7 @@ from .environment import Environment
 from .errors import ArgumentTypeError, RandomnessError, TapejitWarning, located
 from .into import Target
 from .mutation import own
+from .paths import FEW, Path, Paths, interpreted
 from .promote import cast
 from .record import Replay, lanes_differ, open_records, state
 from .trace import definition, function_name, leaf_data, trace
@@ -40,66 +40,13 @@ from .tree import flatten, map_leaves, unflatten
 from .variable import Variable, settled
 
 CacheInfo = namedtuple("CacheInfo", "hits misses paths currsize maxsize")
-MAX_KEYS, MAX_PATHS = 256, 64
+MAX_KEYS = 256
+MAX_HOPS = 64  # more of them are a circle: code of two paths that rounds differently at a threshold
 NATIVE_AFTER = 2  # calls of a path before machine code takes over: a table is made, nothing compiled
 
 
 _PLAIN = (np.ndarray, float, int)
 _INERT = (bool, str, bytes, type(None), np.ufunc)  # statics that read nothing
-
-
-class Path:
-    """One specialization: the compiled code of one key along one sequence of guard outcomes."""
-
-    __slots__ = ("program", "graph", "code", "sources", "edges", "calls", "dtypes", "holds")
-
-    def __init__(self, program):
-        self.program = program
-        self.graph = optimize(program.graph)
-        self.code = None if INTERP.value else _compile(self.graph, program.name)
-        self.sources = program.captures
-        self.edges = {}
-        self.calls = {}  # how many, by structure of `out`; None if there is none
-        self.holds = ()  # what its key tells by identity
-        self.dtypes = [p.dtype for p in program.graph.params[: program.leaves]]
-
-    def inputs(self, leaves) -> list:
-        """Arrays for the parameters: arguments, then captured arrays as they are now."""
-        arrays = [_ready(x, d) for x, d in zip(leaves, self.dtypes)]
-        return arrays + [_ready(x, _data(x).dtype) for x in self.sources] if self.sources else arrays
-
-    def run(self, inputs, target=None):
-        """Results, in the target's arrays where that can be, or a (guard index, observed value) pair where control flow
-        leaves this path."""
-        if self.code is not None:
-            return self.code.run(inputs, None if target is None else target.direct(self.program, inputs))
-        try:
-            return interpreted(self.graph, inputs)
-        except GuardFailed as miss:
-            return Exit(guards_of(self.graph).index(miss.node), miss.observed)
-
-
-Exit = namedtuple("Exit", "index observed")
-
-
-def _compile(graph, name):
-    from tapejit.codegen import compile_graph
-
-    return compile_graph(graph, name)
-
-
-def _data(x):
-    return x._data if isinstance(x, Array) else x
-
-
-def _ready(x, dtype):
-    """An argument as compiled code takes it: a C-contiguous, aligned array of this dtype; itself if it is one."""
-    if type(x) is not np.ndarray:
-        x = np.asarray(_data(x), dtype)
-    flags = x.flags
-    if flags.c_contiguous and flags.aligned and x.dtype == dtype:
-        return x
-    return np.require(x, dtype, "CA").reshape(x.shape)  # require makes 0-d arrays 1-d
 
 
 @contextlib.contextmanager
@@ -134,10 +81,10 @@ class Function:
         self.__name__ = function_name(fn)
         self._environment = None
         self._hashed = []  # arrays whose contents are part of the key; see environment.py
-        self._roots: OrderedDict = OrderedDict()
+        self._known: OrderedDict = OrderedDict()
         self._lock = threading.RLock()
         self._dispatcher = self._into_dispatcher = None  # of codegen/native.py, once a path is hot
-        self._quick = {}  # types, dtypes, shapes of plain positional arguments -> (key, environment, root)
+        self._quick = {}  # types, dtypes, shapes of plain positional arguments -> (key, environment, paths)
         self._hits = self._misses = 0
 
     def __repr__(self):
@@ -159,15 +106,15 @@ class Function:
             if known is not None and env is not None and known[1] == env.read():
                 self._hits += 1
                 return self._run(known[0], known[2], args, kwargs, args)
-        key, root, args, kwargs, leaves = self._find(args, kwargs)
-        if root is None:
+        key, paths, args, kwargs, leaves = self._find(args, kwargs)
+        if paths is None:
             return self._replay(args, kwargs, leaves)
         if not kwargs and all([type(x) in _PLAIN for x in args]):
             plain = tuple([(x.dtype, x.shape) if type(x) is np.ndarray else type(x) for x in args])
             if len(self._quick) >= MAX_KEYS:
                 self._quick.clear()
-            self._quick[plain] = (key, key[2], root)
-        return self._run(key, root, args, kwargs, leaves)
+            self._quick[plain] = (key, key[2], paths)
+        return self._run(key, paths, args, kwargs, leaves)
 
     def into(self, out, /, *args, **kwargs):
         """The function at these arguments, its results written into the arrays of `out`, which are returned.
@@ -181,10 +128,10 @@ class Function:
         >>> f.into((None, slope), np.arange(3.0))[0], slope
         (np.float64(5.0), array([0., 2., 4.]))
         """
-        key, root, args, kwargs, leaves = self._find(args, kwargs)
-        if root is None:
+        key, paths, args, kwargs, leaves = self._find(args, kwargs)
+        if paths is None:
             raise self._is_recorded()
-        return self._run(key, root, args, kwargs, leaves, Target(self.__name__, out))
+        return self._run(key, paths, args, kwargs, leaves, Target(self.__name__, out))
 
     def _is_recorded(self):
         return located(
@@ -195,7 +142,7 @@ class Function:
         )
 
     def _find(self, args, kwargs):
-        """(key, root, args, kwargs, leaves); the root is None where the call is to be part of an outer record."""
+        """(key, paths, args, kwargs, leaves); they are None where the call is to be part of an outer record."""
         base = state.base
         if base is not None:
             args, kwargs = map_leaves(settled, (args, kwargs))
@@ -203,14 +150,14 @@ class Function:
         if state.records or (base is not None and _reads(base, leaves)):
             return None, None, args, kwargs, leaves
         key = self._key(leaves, tree)
-        root = self._roots.get(key)
-        if root is None:
-            key, root = self._first(key, args, kwargs, leaves)
+        paths = self._known.get(key)
+        if paths is None:
+            key, paths = self._first(key, args, kwargs, leaves)
         else:
             self._hits += 1
-        if base is not None and root is not None and _reads(base, root.sources):
-            root = None
-        return key, root, args, kwargs, leaves
+        if base is not None and paths is not None and _reads(base, paths.sources):
+            paths = None
+        return key, paths, args, kwargs, leaves
 
     def _key(self, leaves, tree):
         env = self._environment
@@ -222,8 +169,8 @@ class Function:
         with self._lock, unhurried_gc():
             self._environment = None  # what it names may have been rebound
             key = self._key(leaves, key[0])
-            root = self._roots.get(key)
-            if root is not None:  # another thread recorded it meanwhile
+            paths = self._known.get(key)
+            if paths is not None:  # another thread recorded it meanwhile
                 self._hits += 1
             else:
                 self._misses += 1
@@ -231,12 +178,11 @@ class Function:
                 if state.base is not None and _reads(state.base, program.captures):
                     return key, None  # it read a Variable as this tape does: nothing to keep for other calls
                 key = self._hash_unbound(program, leaves, key)
-                root = self._roots[key] = Path(program)
-                root.holds = self._held()
-                while len(self._roots) > MAX_KEYS:
-                    self._roots.popitem(last=False)
+                paths = self._known[key] = Paths(self.__name__, Path(program), self._held())
+                while len(self._known) > MAX_KEYS:
+                    self._known.popitem(last=False)
                     self._quick.clear()
-        return key, root
+        return key, paths
 
     def _held(self) -> list:
         """What the key tells by identity. Warns if there is more than is looked at."""
@@ -263,22 +209,29 @@ class Function:
         self._environment = None
         return self._key(leaves, key[0])
 
-    def _run(self, key, path, args, kwargs, leaves, target=None):
-        inputs = path.inputs(leaves)
-        results = path.run(inputs, target)
+    def _run(self, key, paths, args, kwargs, leaves, target=None):
+        path = paths.recent
+        results = path.run(path.inputs(leaves), target)
         hops = 0
         while type(results) is not list:  # a guard saw another value: follow the tree, or grow it
-            edge = (results.index, results.observed)
-            onward = path.edges.get(edge)
-            if onward is None or hops > MAX_PATHS:
-                return self._grow(key, path, edge, args, kwargs, leaves, target)
+            onward = paths.onward(path, results)
+            if onward is None or hops > MAX_HOPS:
+                path, results = self._grow(paths, args, kwargs, leaves, target)
+                if path is None:
+                    return results
+                break
             path, hops = onward, hops + 1
-            inputs = path.inputs(leaves)
-            results = path.run(inputs, target)
+            results = path.run(path.inputs(leaves), target)
         out = self._wrap(path.program, results, leaves, target)
         form = None if target is None else target.tree
         calls = path.calls[form] = path.calls.get(form, 0) + 1
-        if calls == NATIVE_AFTER:
+        path.used = next(paths.clock)
+        if hops or (path.soon and path.count > 1):
+            with self._lock:
+                paths.take(path)
+                if path.soon and path.count > 1:
+                    path.compile()
+        if calls >= NATIVE_AFTER and calls & (calls - 1) == 0:  # again where others have taken its place meanwhile
             self._go_native(path, key[0], leaves, target)
         return out
 
@@ -307,47 +260,30 @@ class Function:
         setattr(type(self), method, dispatcher.builtin)
         return dispatcher
 
-    def _grow(self, key, path, edge, args, kwargs, leaves, target):
-        """Record the path these arguments take and hang it where the known one was left."""
+    def _grow(self, paths, args, kwargs, leaves, target):
+        """(path, results) for arguments that take a path of their own, which joins the tree; (None, what to return) where
+        the call became part of a tape's record."""
         with self._lock, unhurried_gc():
             self._misses += 1
-            before = state.room
-            try:
-                while True:
-                    program = self._program_to_keep(args, kwargs)
-                    if state.base is not None and _reads(state.base, program.captures):
-                        if target is not None:
-                            raise self._is_recorded()
-                        return self._replay(args, kwargs, leaves)
-                    fresh = Path(program)
-                    inputs = fresh.inputs(leaves)
-                    results = fresh.run(inputs, target)
-                    room = 0 if type(results) is list else guards_of(fresh.graph)[results.index].attrs.get("capacity", 0)
-                    if not room:
-                        break
-                    state.room = 4 * room  # another lane's while_loop takes more iterations than the one recorded
-            finally:
-                state.room = before
-            if type(results) is list:
-                self._hang(key, path, edge, fresh)
-            else:
-                results = evaluate_recorded(fresh.program, inputs, any([t.lanes for t in self.transforms]))
-        return self._wrap(fresh.program, results, leaves, target)
-
-    def _hang(self, key, path, edge, fresh):
-        """Have `fresh` follow `path` in the tree of `key`, where `edge` is seen."""
-        root = self._roots.get(key)
-        if root is not None and _count(root) >= MAX_PATHS:
-            warnings.warn(
-                f"{self.__name__}: more than {MAX_PATHS} paths through its control flow; the older ones are "
-                "dropped and recorded anew when met. np.where keeps one path for all values.",
-                TapejitWarning,
-                stacklevel=4,
-            )
-            self._roots[key] = fresh
-            self._quick.clear()
-        else:
-            path.edges[edge] = fresh
+            program = self._program_to_keep(args, kwargs)
+            if state.base is not None and _reads(state.base, program.captures):
+                if target is not None:
+                    raise self._is_recorded()
+                return None, self._replay(args, kwargs, leaves)
+            path, guard = paths.nearest(program)
+            known = guard is None
+            if not known:
+                near, path = path, Path(program, soon=len(paths) >= FEW)
+            inputs = path.inputs(leaves)
+            results = path.run(inputs, target)
+            if type(results) is not list:
+                results = evaluate_recorded(path.program, inputs, any([t.lanes for t in self.transforms]))
+            elif not known:
+                for dropped in paths.add(path, near, guard):
+                    for dispatcher in (self._dispatcher, self._into_dispatcher):
+                        if dispatcher is not None:
+                            dispatcher.drop(dropped.hits)
+        return path, results
 
     def _wrap(self, program, results, leaves, target):
         if any([isinstance(x, Array) for x in leaves]):
@@ -423,14 +359,14 @@ class Function:
 
     def cache_info(self) -> CacheInfo:
         """(hits, misses, paths, currsize, maxsize)."""
-        paths = sum([_count(r) for r in self._roots.values()])
+        count = sum([len(r) for r in self._known.values()])
         served = sum([d.hits for d in (self._dispatcher, self._into_dispatcher) if d is not None])
-        return CacheInfo(self._hits + served, self._misses, paths, len(self._roots), MAX_KEYS)
+        return CacheInfo(self._hits + served, self._misses, count, len(self._known), MAX_KEYS)
 
     def cache_clear(self) -> None:
         """Forget all records and free their machine code."""
         with self._lock:
-            self._roots.clear()
+            self._known.clear()
             self._quick.clear()
             for dispatcher in (self._dispatcher, self._into_dispatcher):
                 if dispatcher is not None:
@@ -439,9 +375,9 @@ class Function:
             self._hits = self._misses = 0
 
     def lookup(self, *args, **kwargs):
-        """The Path compiled for these arguments' key, or None."""
+        """The Paths of these arguments' key, or None."""
         leaves, tree = flatten((args, kwargs))
-        return self._roots.get(self._key(leaves, tree))
+        return self._known.get(self._key(leaves, tree))
 
 
 class BoundFunction(functools.partial):
@@ -489,23 +425,9 @@ def _readers(tree):
     return out
 
 
-def _count(root) -> int:
-    total, stack = 0, [root]
-    while stack:
-        path = stack.pop()
-        total += 1
-        stack.extend(path.edges.values())
-    return total
-
-
 def _reads(base, objects) -> bool:
     """Whether one of these is an Array that the tapes' record holds, or a Variable, which it would hold if it was read."""
     return any([isinstance(x, Array) and (x._record is base or isinstance(x, Variable)) for x in objects])
-
-
-def interpreted(graph, inputs) -> list:
-    """The results of the interpreter as fresh arrays: as in compiled code, none shares memory with an input."""
-    return [np.array(r) for r in evaluate(graph, inputs)]
 
 
 def evaluate_recorded(program, inputs, lanes):
@@ -520,4 +442,5 @@ def evaluate_recorded(program, inputs, lanes):
             return interpreted(graph, inputs)
         except GuardFailed as miss:
             raise lanes_differ(miss.node, miss.observed) from None
-    return interpreted(unguarded(graph), inputs)
+    nodes = [n for n in graph.nodes if n.op.kind != "guard"]
+    return interpreted(type(graph)(graph.name, graph.params, nodes, graph.results), inputs)

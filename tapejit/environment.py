@@ -32,6 +32,7 @@ from .errors import is_internal
 _BY_VALUE = (int, float, complex, bool, str, bytes, type(None), np.generic)
 _ITEMS, _DEPTH = 512, 3  # of containers whose ndarrays are rebound
 _READ, _FAR, _OBJECTS = 4096, 8, 2000  # items and depth of a fingerprint; objects looked at to find what is read
+_DEFAULTS = ("__defaults__", "__kwdefaults__")
 _SEQUENCES = (list, tuple, collections.deque, set, frozenset)
 _SKIPPED = (types.ModuleType, type, types.BuiltinFunctionType)
 _DYNAMIC = {"getattr", "vars", "attrgetter", "__dict__"}  # code that mentions one may read attributes it does not name
@@ -92,7 +93,7 @@ class Environment:
         known = -1
         while known < len(self.names) + len(self.dotted):  # a method that was found may name what leads to more
             known = len(self.names) + len(self.dotted)
-            self.slots = []  # (mapping or cell, key or None), or (the value itself, None)
+            self.slots = []  # (mapping, key), (function, attribute), (cell, None), or (the value itself, None)
             self._walk()
 
     def _walk(self):
@@ -137,10 +138,10 @@ class Environment:
         self.dotted |= names if not _DYNAMIC.isdisjoint(names) else _dotted_names(f.__code__)
         self.slots += [(cell, None) for cell in f.__closure__ or ()]
         found = [_contents(cell) for cell in f.__closure__ or ()]
-        defaults = [*(f.__defaults__ or ()), *(f.__kwdefaults__ or {}).values()]
-        if not all([isinstance(d, _BY_VALUE) for d in defaults]):
-            self.slots.append((defaults, None))
-            found += defaults
+        for field in _DEFAULTS:  # where there are any: without one a call that needs it fails, and is not kept
+            if getattr(f, field):
+                self.slots.append((f, field))
+                found.append(getattr(f, field))
         for name in sorted(names & f.__globals__.keys()):
             value = f.__globals__[name]
             if not (isinstance(value, types.ModuleType) and _is_library_module(value.__name__)):
@@ -183,7 +184,9 @@ class Environment:
     def values(self):
         """What the slots hold now."""
         for holder, key in self.slots:
-            if key is not None:
+            if type(holder) is types.FunctionType and key is not None:
+                yield getattr(holder, key)
+            elif key is not None:
                 yield holder.get(key)
             else:
                 yield _contents(holder) if type(holder) is types.CellType else holder
@@ -202,7 +205,9 @@ class Environment:
             if type(holder) is types.MappingProxyType:  # of a class
                 holder = gc.get_referents(holder)[0]
             if type(holder) is types.CellType:
-                out.append((Read.CELL, holder, 0, value))
+                out.append((Read.FIELD, holder, "cell_contents", value))
+            elif type(holder) is types.FunctionType and key in _DEFAULTS:
+                out.append((Read.FIELD, holder, key, value))
             elif key is not None:  # else the holder is the value
                 if type(holder) is not dict or key not in holder:
                     return None
@@ -407,6 +412,9 @@ class Reader:
     def fingerprint(self, value, depth=_FAR):
         if isinstance(value, _BY_VALUE):
             return (value.__class__, value) if value else (value.__class__, repr(value))  # 0.0 and -0.0 differ
+        if type(value) is tuple and len(value) <= self.budget and all([isinstance(v, _BY_VALUE) for v in value]):
+            self.budget -= len(value)
+            return (tuple, *[self.fingerprint(v) for v in value])
         self.held.append(value)
         if isinstance(value, np.ndarray):
             self.met.append(value)

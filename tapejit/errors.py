@@ -82,7 +82,11 @@ class TapeError(TapejitError, RuntimeError):
 
 
 class GuardError(TapejitError, RuntimeError):
-    """Control flow that depends on a value and cannot be followed (lanes disagree, hidden state)."""
+    """Control flow that depends on a value and cannot be followed: lanes disagree."""
+
+
+class HiddenStateError(GuardError):
+    """A recorded function did different things though everything that is guarded was the same."""
 
 
 class RandomnessError(TapejitError, RuntimeError):

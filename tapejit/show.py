@@ -10,6 +10,7 @@ from tapejit.ir.passes.pipeline import optimize
 from tapejit.ir.text import show
 
 from .errors import ArgumentError, located
+from .paths import Path
 from .trace import trace
 
 STAGES = ("recorded", "gradient", "optimized", "kernels", "llvm", "asm")
@@ -43,7 +44,7 @@ def program_text(function, args, kwargs, stage="optimized", color=False) -> str:
 
 def compiled(function, args, kwargs):
     """The Executable for these arguments, as a call would use it."""
-    path = function.lookup(*args, **kwargs)
+    path = taken(function.lookup(*args, **kwargs), function.program(args, kwargs))
     if path is not None and path.code is not None:
         return path.code
     from tapejit.codegen import compile_graph
@@ -51,14 +52,32 @@ def compiled(function, args, kwargs):
     return compile_graph(program_at(function, args, kwargs, "optimized"), function.__name__)
 
 
-def paths_of(function, args, kwargs):
-    """(path, depth, edge) for every known path of these arguments' key, in tree order."""
-    root = function.lookup(*args, **kwargs)
-    stack = [(root, 0, None)] if root is not None else []
+def taken(paths, program):
+    """The known path that a record took, or None."""
+    path, guard = (None, None) if paths is None else paths.nearest(program)
+    return path if guard is None else None
+
+
+def path_lines(paths):
+    """The tree of paths: for each guard where some part its line and the values seen, and how often each path was taken."""
+    lines = [f"paths ({len(paths)}, {_calls(sum([p.count for p in paths]))}):"]
+    number, stack = 0, [(paths.top, 1, "")]
     while stack:
-        path, depth, edge = stack.pop()
-        yield path, depth, edge
-        stack.extend([(child, depth + 1, e) for e, child in reversed(path.edges.items())])
+        node, depth, before = stack.pop()
+        if type(node) is Path:
+            number += 1
+            soon = ", interpreted" if node.soon else ""
+            lines.append(f"{'  ' * depth}{before}path {number}: {_calls(node.count)}{soon}")
+            continue
+        lines.append(f"{'  ' * depth}{before}{describe(node.loc)}")
+        width = max([len(repr(value)) for value in node.branches])
+        for value, below in sorted(node.branches.items(), reverse=True):
+            stack.append((below, depth + 1, f"{value!r:{width}} -> "))
+    return lines
+
+
+def _calls(n):
+    return f"{n:,} call{'' if n == 1 else 's'}"
 
 
 def code_lines(stats) -> list[str]:
@@ -91,7 +110,7 @@ def explain(function, args, kwargs) -> str:
     program = function.program(args, kwargs)
     graph = optimize(program.graph)
     info = function.cache_info()
-    known = list(paths_of(function, args, kwargs))
+    known = function.lookup(*args, **kwargs)
     lines = [f"{function!r}  {', '.join(f'{p.name or i}: {p.type}' for i, p in enumerate(graph.params))}"]
     lines.append(
         f"  operations: {len(program.graph)} after the transforms, {len(graph)} optimized; "
@@ -104,10 +123,9 @@ def explain(function, args, kwargs) -> str:
     guards = [n for n in graph.nodes if n.op.kind == "guard"]
     for i, g in enumerate(guards):
         lines.append(f"  guard {i}: saw {g.attrs['seen']!r} at {describe(g.loc)}")
-    for path, depth, edge in known:
-        how = "first path" if edge is None else f"where guard {edge[0]} saw {edge[1]!r}"
-        lines.append(f"  {'  ' * depth}path: {how}, {len(path.graph)} operations, {sum(path.calls.values())} runs")
-    state = "compiled for these arguments" if known else "not called with such arguments yet"
+    if known is not None:
+        lines += ["  " + line for line in path_lines(known)]
+    state = "compiled for these arguments" if known is not None else "not called with such arguments yet"
     lines.append(
         f"  cache: {state}; {info.currsize} of {info.maxsize} keys, {info.paths} paths, {info.hits} hits, {info.misses} misses"
     )

@@ -37,19 +37,20 @@ class Program:
     graph: parameters are the leaves of `in_tree` in order, then one per captured object. in_tree: the structure of
     (args, kwargs). out_tree: the structure of the result; graph.results are its leaves in order. connected: per leaf
     of a gradient result, whether it depends on anything (None: not a gradient). rebound: the closed-over ndarrays that
-    were Arrays of the record while it ran.
+    were Arrays of the record while it ran. recorded: the graph before transforms.
     """
 
-    __slots__ = ("graph", "in_tree", "out_tree", "captures", "name", "where", "connected", "rebound")
+    __slots__ = ("graph", "in_tree", "out_tree", "captures", "name", "where", "connected", "rebound", "recorded")
 
-    def __init__(self, graph, in_tree, out_tree, captures, name, where=None, connected=None, rebound=()):
+    def __init__(self, graph, in_tree, out_tree, captures, name, where=None, connected=None, rebound=(), recorded=None):
         self.graph, self.in_tree, self.out_tree = graph, in_tree, out_tree
         self.captures, self.name, self.where, self.connected = captures, name, where, connected
-        self.rebound = rebound
+        self.rebound, self.recorded = rebound, graph if recorded is None else recorded
 
     def replace(self, graph: Graph, in_tree=None, out_tree=None, connected=None) -> Program:
         in_tree, out_tree = in_tree or self.in_tree, out_tree or self.out_tree
-        return Program(graph, in_tree, out_tree, self.captures, self.name, self.where, connected, self.rebound)
+        same = self.captures, self.name, self.where
+        return Program(graph, in_tree, out_tree, *same, connected, self.rebound, self.recorded)
 
     @property
     def leaves(self) -> int:

@@ -9,7 +9,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 import tapejit
-from tapejit import dispatch, grad, jit, vmap
+from tapejit import dispatch, grad, jit, paths, vmap
 from tapejit.ir.knobs import INTERP
 from tapejit.record import open_records, state
 
@@ -130,7 +130,7 @@ def test_dropping_a_function_frees_it_and_its_machine_code():
     for _ in range(8):
         f(1.0)
     kept = [weakref.ref(f), weakref.ref(body)]
-    code = weakref.ref(f.lookup(1.0).code)
+    code = weakref.ref(f.lookup(1.0).recent.code)
     del f, body
     gc.collect()
     assert [r() for r in kept] == [None, None] and code() is None
@@ -140,7 +140,7 @@ def test_dropping_a_function_frees_it_and_its_machine_code():
 def test_cache_clear_frees_machine_code():
     f = jit(lambda x: np.cos(x) * 7 + 0.654321)
     f(1.0)
-    code = weakref.ref(f.lookup(1.0).code)
+    code = weakref.ref(f.lookup(1.0).recent.code)
     f.cache_clear()
     gc.collect()
     assert code() is None
@@ -409,13 +409,13 @@ def test_a_failure_in_compile_leaves_nothing_behind(error, monkeypatch):
         raise error("in compile")
 
     with monkeypatch.context() as patch:
-        patch.setattr(dispatch, "_compile", broken)
+        patch.setattr(paths, "_compile", broken)
         with pytest.raises(error, match="in compile"):
             f(2.0)
     assert is_clean() and f.cache_info().currsize == 0
     assert f(2.0) == 4.0
     with monkeypatch.context() as patch:  # while a path grows
-        patch.setattr(dispatch, "_compile", broken)
+        patch.setattr(paths, "_compile", broken)
         with pytest.raises(error, match="in compile"):
             f(-2.0)
     assert is_clean() and f.cache_info().paths == 1

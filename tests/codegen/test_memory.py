@@ -111,7 +111,7 @@ cases = [  # the bytes of results and of the most that is alive at once in betwe
 for f, argnums, args, most in cases:
     g = tapejit.value_and_grad(f, argnums=argnums)
     g(*args)  # recorded, with NumPy's values, and compiled
-    (path,) = g._roots.values()
+    path = next(iter(g._known.values())).recent
     path.code._arenas.clear()
     gc.collect()
     allocator().forget()

@@ -130,7 +130,7 @@ def test_parts_take_little_memory(axis):
     f = tapejit.jit(lambda x: np.sum(x, axis=axis))
     np.testing.assert_allclose(f(x), np.sum(x, axis=axis), rtol=1e-12, atol=1e-10)
     assert pieces(f, x)
-    (code,) = [path.code for path in f._roots.values()]
+    (code,) = [paths.recent.code for paths in f._known.values()]
     assert code.stats.arena_bytes < 1.1 * x.nbytes / tile.PARTS_SHARE
 
 
@@ -153,7 +153,7 @@ def test_windows_take_little_memory():
         tapejit.set_num_threads(k)
         np.testing.assert_allclose(f(x), softmax(x), rtol=1e-13)
     assert pieces(f, x)[0] > 30 and len(re.findall("a tile", f.ir(x, stage="kernels"))) >= 3
-    (code,) = [path.code for path in f._roots.values()]
+    (code,) = [paths.recent.code for paths in f._known.values()]
     assert code.stats.arena_bytes < x.nbytes / 30
 
 

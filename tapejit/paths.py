@@ -1,0 +1,355 @@
+"""The paths of one key: a function's specializations along the outcomes of its guards.
+
+In: Programs as recorded and transformed, and the exits (guard, observed value) that compiled code leaves with. Out: `Paths`,
+which says what code to run next. Its tree branches where paths part: a `Split` stands for one guard and has a branch for
+each value seen there; the leaves are the `Path`s. What lies below a Split agrees on all guards before it, so that any path
+of a branch will do to go on with: the one taken last is tried, and the next exit leads strictly further down. A value that
+belongs deep in the tree is found in a step or two if it resembles the last one, not in one step a Split.
+
+A Path checks all its own guards, so the tree only finds candidates: no path ever runs for a value that is not its own, and
+any leaf may be dropped at any time. Past MAX_PATHS, or MAX_OPERATIONS in all of them (where there are FEW, that is no
+matter), it is the one that has not been taken for longest, with a warning that names the line where paths part most.
+
+Compiling takes much longer than recording, and some functions take a new path at every call (the accepted and rejected steps
+of an adaptive integrator). So where there are FEW others already, a new one is run by the interpreter, and compiled when it
+is taken a second time.
+
+Two records that agree on every outcome up to a guard must hold the same operations up to there. Where they do not, the
+function reads something that is guarded by nothing (an iterator, a file, a clock), and what is compiled has frozen it: that
+is found when a path joins the tree (`check`), and is an error with both lines.
+"""
+
+from __future__ import annotations
+
+import itertools
+import warnings
+from collections import Counter, namedtuple
+
+import numpy as np
+
+from tapejit.ir.evaluate import GuardFailed, evaluate
+from tapejit.ir.graph import Constant
+from tapejit.ir.knobs import INTERP
+from tapejit.ir.location import describe, resolve
+from tapejit.ir.ops.guard import guard, guards_of
+from tapejit.ir.passes.pipeline import optimize
+
+from .array import Array
+from .errors import HiddenStateError, TapejitWarning, located
+
+MAX_PATHS = 64
+MAX_OPERATIONS = 500_000  # about 200 MB
+FEW = 8
+
+Exit = namedtuple("Exit", "index observed")
+
+
+class Path:
+    """One specialization: the code of one key along one sequence of guard outcomes.
+
+    soon: it is too soon to compile it, as it may not be taken again. The interpreter runs it until `compile` is called.
+    """
+
+    __slots__ = ("program", "graph", "code", "sources", "calls", "hits", "looked", "used", "dtypes", "seen", "soon")
+
+    def __init__(self, program, soon=False):
+        self.program, self.graph = program, program.graph
+        self.code = None
+        self.sources = program.captures
+        self.calls = {}  # how many, by structure of `out`; None if there is none
+        self.hits = np.zeros(1, np.int64)  # calls that machine code answered, which counts them here,
+        self.looked = 0  # and how many when it was last looked
+        self.used = 0
+        self.dtypes = [p.dtype for p in program.graph.params[: program.leaves]]
+        self.seen = [g.attrs["seen"] for g in guards_of(program.graph)]
+        self.soon = soon
+        if not soon:
+            self.compile()
+
+    def compile(self):
+        graph = optimize(self.graph)
+        code = None if INTERP.value else _compile(graph, self.program.name)
+        self.program = self.program.replace(graph, connected=self.program.connected)
+        self.soon, self.graph, self.code = False, graph, code
+
+    @property
+    def operations(self) -> int:
+        """How many are kept, the record's included."""
+        return len(self.graph) + len(self.program.recorded)
+
+    @property
+    def count(self) -> int:
+        """How often it was taken."""
+        return sum(self.calls.values()) + int(self.hits[0])
+
+    def inputs(self, leaves) -> list:
+        """Arrays for the parameters: arguments, then captured arrays as they are now."""
+        arrays = [_ready(x, d) for x, d in zip(leaves, self.dtypes)]
+        return arrays + [_ready(x, _data(x).dtype) for x in self.sources] if self.sources else arrays
+
+    def run(self, inputs, target=None):
+        """Results, in the target's arrays where that can be, or an exit where control flow leaves this path."""
+        if self.code is not None:
+            return self.code.run(inputs, None if target is None else target.direct(self.program, inputs))
+        try:
+            return interpreted(self.graph, inputs)
+        except GuardFailed as miss:
+            return Exit(guards_of(self.graph).index(miss.node), miss.observed)
+
+
+def _compile(graph, name):
+    from tapejit.codegen import compile_graph
+
+    return compile_graph(graph, name)
+
+
+def _data(x):
+    return x._data if isinstance(x, Array) else x
+
+
+def _ready(x, dtype):
+    """An argument as compiled code takes it: a C-contiguous, aligned array of this dtype; itself if it is one."""
+    if type(x) is not np.ndarray:
+        x = np.asarray(_data(x), dtype)
+    flags = x.flags
+    if flags.c_contiguous and flags.aligned and x.dtype == dtype:
+        return x
+    return np.require(x, dtype, "CA").reshape(x.shape)  # require makes 0-d arrays 1-d
+
+
+def interpreted(graph, inputs) -> list:
+    """The results of the interpreter as fresh arrays: as in compiled code, none shares memory with an input."""
+    return [np.array(r) for r in evaluate(graph, inputs)]
+
+
+class Split:
+    """A guard, by its number, where paths part. branches: by observed value a Split or a Path. recent: the path below that
+    was taken last."""
+
+    __slots__ = ("guard", "branches", "recent")
+
+    def __init__(self, guard, branches, recent):
+        self.guard, self.branches, self.recent = guard, branches, recent
+
+    @property
+    def loc(self):
+        return guards_of(self.recent.graph)[self.guard].loc
+
+
+class Paths:
+    """All paths of one key. holds: the objects that the key tells by identity."""
+
+    def __init__(self, name, first, holds=()):
+        self.name, self.top, self.holds = name, first, holds
+        self.clock, self.warned = itertools.count(1), False
+
+    def __len__(self):
+        return sum([1 for _ in self])
+
+    def __iter__(self):
+        """The paths, in tree order."""
+        stack = [self.top]
+        while stack:
+            node = stack.pop()
+            if type(node) is Path:
+                yield node
+            else:
+                stack.extend(reversed(list(node.branches.values())))
+
+    @property
+    def sources(self) -> list:
+        """What the paths read beside the arguments."""
+        return [x for path in self for x in path.sources]
+
+    @property
+    def recent(self) -> Path:
+        """The one to try first: the one that was taken last."""
+        return _recent(self.top)
+
+    def below(self, seen, guard):
+        """The Split or Path that all paths with these outcomes before a guard are below; None if there is none."""
+        node = self.top
+        while type(node) is Split and node.guard < guard:
+            node = node.branches.get(seen[node.guard])
+        return node
+
+    def onward(self, path, exit):
+        """The path to try where `path` was left; None if there is none."""
+        node = self.below(path.seen, exit.index)
+        if type(node) is Split and node.guard == exit.index:
+            node = node.branches.get(exit.observed)
+            return None if node is None else _recent(node)
+        return None
+
+    def take(self, path):
+        """Note that a path was taken, which was not the most recent one."""
+        node, above = self.top, []
+        while type(node) is Split and node.guard < len(path.seen):
+            above.append(node)
+            node = node.branches.get(path.seen[node.guard])
+        if node is path:  # else another thread has dropped it meanwhile
+            for split in above:
+                split.recent = path
+
+    def nearest(self, program):
+        """(the path with most outcomes in common with a new record, the number of the first guard where they differ)."""
+        seen = [g.attrs["seen"] for g in guards_of(program.graph)]
+        node = self.top
+        while type(node) is Split:
+            node = (node.branches.get(seen[node.guard]) if node.guard < len(seen) else None) or node.recent
+        differs = [a != b for a, b in zip(node.seen, seen)]
+        check(node.program, program)
+        return node, differs.index(True) if True in differs else None
+
+    def add(self, path, near, guard):
+        """Have a path join the tree, which parts from the path `near` at a guard; the paths that gave way."""
+        old = self.below(path.seen, guard)
+        if type(old) is not Split or old.guard != guard:
+            new = Split(guard, {near.seen[guard]: old}, path)
+            self._replace(old, new, path.seen)
+            old = new
+        old.branches[path.seen[guard]] = path
+        self.take(path)
+        dropped = []
+        while len(self) > MAX_PATHS or (len(self) > FEW and sum([p.operations for p in self]) > MAX_OPERATIONS):
+            dropped.append(self._drop())
+        return dropped
+
+    def _replace(self, old, new, seen):
+        """Put a node in the place of another one."""
+        if self.top is old:
+            self.top = new
+            return
+        node = self.top
+        while node.branches[seen[node.guard]] is not old:
+            node = node.branches[seen[node.guard]]
+        node.branches[seen[node.guard]] = new
+
+    def _drop(self):
+        """Drop the path that was not taken for longest."""
+        if not self.warned:
+            self.warned = True
+            line, ways = self.most_split()
+            warnings.warn(
+                f"{self.name}: more than {len(self) - 1} paths through its control flow, {ways} of which part at {line}; those "
+                "not taken for longest are dropped and recorded anew when met. np.where, tapejit.cond and tapejit.while_loop "
+                "keep one path for all values.",
+                TapejitWarning,
+                stacklevel=6,
+            )
+        fresh, found = self.recent, None
+        for path in self:
+            if path.hits[0] > path.looked:  # by machine code, some time since it was last looked
+                path.looked, path.used = int(path.hits[0]), next(self.clock)
+            if path is not fresh and (found is None or path.used < found.used):
+                found = path
+        node, above = self.top, []
+        while node is not found:
+            above.append(node)
+            node = node.branches[found.seen[node.guard]]
+        parent = above.pop()
+        del parent.branches[found.seen[parent.guard]]
+        if len(parent.branches) == 1:  # splits nothing any more
+            self._replace(parent, next(iter(parent.branches.values())), found.seen)
+        else:
+            above.append(parent)
+        for split in reversed(above):
+            if split.recent is found:
+                split.recent = _recent(next(iter(split.branches.values())))
+        return found
+
+    def most_split(self):
+        """(the source line where most paths part, how many)."""
+        ways, example = Counter(), {}
+        stack = [self.top]
+        while stack:
+            node = stack.pop()
+            if type(node) is Split:
+                where = resolve(node.loc)
+                example[where] = node.loc
+                ways[where] += len(node.branches) - 1
+                stack += node.branches.values()
+        ((where, most),) = ways.most_common(1)
+        return describe(example[where]), most + 1
+
+
+def _recent(node):
+    return node if type(node) is Path else node.recent
+
+
+# ---- hidden state --------------------------------------------------------------------------------------------------------
+def check(old, new):
+    """An error where two Programs of one key have recorded different operations though all guards before saw the same."""
+    found = difference(old, new)
+    if found is None:
+        return
+    before, now = found
+    raise located(
+        HiddenStateError,
+        f"{new.name} did different things in two runs in which everything that is guarded was the same: it reads something "
+        f"that tapejit cannot see, an iterator, a counter in C code, a file or a clock\n  then: {_step(before)}\n"
+        f"  now:  {_step(now)}",
+        "pass what it reads as an argument, or read it outside of the function",
+        where=resolve(now.loc) if now is not None else new.where,
+    )
+
+
+def _step(node) -> str:
+    if node is None:
+        return "the function returned"
+    constants = ", ".join([repr(o.data) for o in node.operands if type(o) is Constant])
+    return f"{node.op.name}{constants and f' with {constants}'} at {describe(node.loc)}"
+
+
+def difference(old, new):
+    """The nodes in which two Programs' records part before a guard that saw different values, None being the end of one;
+    None if they do not."""
+    a, b = old.recorded, new.recorded
+    same = _Pairs(old, new)
+    for x, y in itertools.zip_longest(a.nodes, b.nodes):
+        if x is None or y is None or not all(map(same, x.operands, y.operands)):
+            return x, y
+        if x.op is y.op is guard and x.attrs["seen"] != y.attrs["seen"]:
+            return None
+        if _content(x) != _content(y):
+            return x, y
+        same.pairs.update(zip(x.results, y.results))
+    if old.out_tree == new.out_tree and len(a.results) == len(b.results) and all(map(same, a.results, b.results)):
+        return None
+    return None, None
+
+
+def _content(node):
+    return node.op, len(node.operands), node.attrs, [r.digest for r in node.regions]
+
+
+class _Pairs:
+    """Whether a value of one record is what a value of the other is."""
+
+    def __init__(self, old, new):
+        self.old, self.new, self.pairs = old, new, {}
+
+    def __call__(self, x, y) -> bool:
+        known = self.pairs.get(x)
+        if known is not None:
+            return known is y
+        if type(x) is Constant or type(y) is Constant:
+            return type(x) is type(y) and x.key == y.key
+        if x.node is not None or y.node is not None:
+            return False
+        one, other = self.source(self.old, x), self.source(self.new, y)
+        if one is not other and (type(one) is int or type(other) is int or not _equal(_data(one), _data(other))):
+            return False
+        self.pairs[x] = y
+        return True
+
+    @staticmethod
+    def source(program, param):
+        """The number of an argument, or the captured object."""
+        first = len(program.recorded.params) - len(program.captures)
+        return param.index if param.index < first else program.captures[param.index - first]
+
+
+def _equal(x, y) -> bool:
+    """Whether two arrays have the same type and bytes: such as are made anew in each run."""
+    return (x.dtype, x.shape) == (y.dtype, y.shape) and x.tobytes() == y.tobytes()

@@ -1,0 +1,317 @@
+"""The paths of a function: how many are kept, which gives way, what runs before it is compiled, how they are shown."""
+
+import itertools
+import math
+import threading
+import warnings
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+
+from tapejit import TapejitWarning, grad, jit, value_and_grad, vmap
+from tapejit.errors import HiddenStateError
+from tapejit.ir.knobs import INTERP, NATIVE
+from tapejit.paths import FEW, MAX_PATHS
+
+compiled = pytest.mark.skipif(INTERP.value, reason="nothing is compiled with TAPEJIT_INTERP=1")
+native = pytest.mark.skipif(INTERP.value or not NATIVE.value, reason="no machine code answers calls")
+
+
+def power(x, n):
+    """x ** n by a loop: a path for each n."""
+    out = 1.0
+    while n > 0:
+        out, n = out * x, n - 1
+    return out
+
+
+def paths_of(f, *args):
+    return list(f.lookup(*args))
+
+
+def outcomes(f, *args):
+    """The lengths of the known paths of `power`."""
+    return sorted([len(path.seen) - 1 for path in paths_of(f, *args)])
+
+
+# ---- the bound -------------------------------------------------------------------------------------------------------------
+def test_the_path_that_was_not_taken_for_longest_gives_way():
+    f = grad(power)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for n in range(MAX_PATHS):
+            assert f(1.0, float(n)) == n
+    assert f(1.0, 0.0) == 0.0 and f(1.0, 2.0) == 2.0  # so 1 is the one not taken for longest, then 3
+    with pytest.warns(TapejitWarning, match=r"64 paths .* 65 of which part at test_paths.py:\d+: while n > 0:") as seen:
+        assert f(1.0, 64.0) == 64.0
+        assert f(1.0, 65.0) == 65.0
+    assert len(seen) == 1 and seen[0].filename == __file__
+    assert outcomes(f, 1.0, 1.0) == [0, 2, *range(4, 66)]
+    assert f.cache_info().paths == MAX_PATHS
+    before = f.cache_info().misses
+    for n in [0, 2, *range(4, 66)]:  # all that are left are found
+        assert f(1.5, float(n)) == pytest.approx(n * 1.5 ** (n - 1), rel=1e-12)
+    assert f.cache_info().misses == before
+    assert f(2.0, 3.0) == 12.0 and f(2.0, 1.0) == 1.0 and f.cache_info().misses == before + 2
+
+
+@native
+def test_a_path_that_machine_code_takes_is_not_the_one_to_give_way():
+    f = jit(power)
+    for _ in range(3):
+        f(2.0, 1.0)
+    for n in range(2, MAX_PATHS + 1):
+        f(1.0, float(n))
+    hits = f._dispatcher.hits
+    assert f(2.0, 1.0) == 2.0 and f._dispatcher.hits == hits + 1
+    with pytest.warns(TapejitWarning, match="more than 64"):
+        f(1.0, 100.0)
+    assert outcomes(f, 1.0, 1.0) == [1, *range(3, MAX_PATHS + 1), 100]
+
+
+def test_few_paths_are_kept_of_a_long_record(monkeypatch):
+    monkeypatch.setattr("tapejit.paths.MAX_OPERATIONS", 12_000)
+    f = grad(power)
+    with pytest.warns(TapejitWarning, match=r"more than (9|1\d) paths"):
+        for n in range(100, 60, -1):
+            assert f(1.0, float(n)) == n
+    assert FEW < len(paths_of(f, 1.0, 1.0)) < 20
+    assert 11_000 < sum([p.operations for p in paths_of(f, 1.0, 1.0)]) <= 12_000
+
+
+def test_random_walks_in_a_bounded_tree_are_right():
+    def branchy(x):
+        total = 0.0
+        for i in range(9):
+            if x[i] > 0:
+                total = total + x[i] ** 2
+            elif x[i] < -1:
+                total = total - 3.0 * x[i]
+        return total
+
+    f, rng = value_and_grad(branchy), np.random.default_rng(0)
+    points = [rng.normal(size=9) for _ in range(90)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", TapejitWarning)
+        for k in rng.integers(0, 90, size=300):
+            x = points[k]
+            value, slope = f(x)
+            assert_allclose(value, branchy(x), rtol=1e-14)
+            assert_allclose(slope, np.where(x > 0, 2 * x, np.where(x < -1, -3.0, 0.0)), rtol=1e-14)
+    known = paths_of(f, points[0])
+    assert len(known) == MAX_PATHS and len({tuple(p.seen) for p in known}) == MAX_PATHS
+
+
+def test_threads_grow_and_follow_one_tree():
+    f, wrong = grad(power), []
+
+    def work(seed):
+        for n in np.random.default_rng(seed).integers(0, 90, size=150):
+            if not math.isclose(f(1.01, float(n)), n * 1.01 ** (n - 1), rel_tol=1e-12, abs_tol=1e-300):
+                wrong.append(n)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", TapejitWarning)
+        threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
+        for t in threads:
+            t.start()
+        for t in threads:
+            t.join()
+    assert not wrong and f.cache_info().paths == MAX_PATHS
+
+
+# ---- what is tried ---------------------------------------------------------------------------------------------------------
+@compiled
+def test_a_value_deep_in_the_tree_is_found_in_few_steps(monkeypatch):
+    f = jit(power)
+    for n in range(40):
+        f(1.0, float(n))
+        f(1.0, float(n))
+    runs, run = [], type(paths_of(f, 1.0, 1.0)[0]).run
+    monkeypatch.setattr("tapejit.paths.Path.run", lambda path, *args: runs.append(path) or run(path, *args))
+    monkeypatch.setattr(NATIVE, "value", 0)
+    f._dispatcher and f._dispatcher.clear()
+    f(1.0, 3.0)
+    for n, most in [(38.0, 3), (38.0, 1), (37.0, 2), (39.0, 3), (2.0, 2), (3.0, 3)]:
+        runs.clear()
+        assert f(1.0, n) == 1.0
+        assert len(runs) <= most, n
+
+
+@compiled
+def test_new_paths_of_a_function_with_many_are_interpreted_first():
+    f = grad(power)
+    for n in range(FEW + 3):
+        f(2.0, float(n))
+    later = {len(p.seen) - 1: p for p in paths_of(f, 1.0, 1.0)}
+    assert [later[n].code is None for n in range(FEW + 3)] == [False] * FEW + [True] * 3
+    n = FEW + 1
+    assert f(2.0, float(n)) == n * 2.0 ** (n - 1)
+    assert later[n].code is not None and later[n + 1].code is None
+    assert f(3.0, float(n)) == n * 3.0 ** (n - 1) and later[n].count == 3
+
+
+def adaptive(p, y, t1, tolerance):
+    """y' = p0 sin(y) cos(t) - p1 y by Heun's method with steps of its own choice (Euler's as the comparison)."""
+
+    def f(t, y):
+        return p[0] * np.sin(y) * np.cos(t) - p[1] * y
+
+    t, h = 0.0, 0.1
+    while t < t1:
+        h = min(h, t1 - t)
+        k1 = f(t, y)
+        k2 = f(t + h, y + h * k1)
+        error = abs(h * (k2 - k1) / 2)
+        if error <= tolerance:
+            t, y = t + h, y + h * (k1 + k2) / 2
+        h = h * min(3.0, max(0.3, 0.9 * (tolerance / (error + 1e-30)) ** 0.5))
+    return y
+
+
+def test_steps_that_are_accepted_or_rejected_at_every_call_anew():
+    f, rng, step = value_and_grad(adaptive), np.random.default_rng(1), 1e-7
+    for p in 2.0 + rng.random((FEW + 6, 2)):
+        value, slope = f(p, 1.0, 3.0, 1e-3)
+        assert_allclose(value, adaptive(p, 1.0, 3.0, 1e-3), rtol=1e-11)
+        found = [(adaptive(p + d, 1.0, 3.0, 1e-3) - adaptive(p - d, 1.0, 3.0, 1e-3)) / (2 * step) for d in step * np.eye(2)]
+        assert_allclose(slope, found, rtol=1e-4)
+    assert f.cache_info().paths > FEW
+
+
+# ---- hidden state ------------------------------------------------------------------------------------------------------------
+def test_an_iterator_that_is_closed_over_is_found_out():
+    numbers = itertools.count(1.0)
+
+    def f(x):
+        y = x * next(numbers)
+        if x > 0:
+            return y
+        return -y
+
+    g = jit(f)
+    assert g(1.0) == 1.0
+    with pytest.raises(HiddenStateError, match=r"mul with 1.0 at .*next\(numbers\)\n.*mul with 2.0 at .*next\(numbers\)"):
+        g(-1.0)
+    assert g(3.0) == 3.0 and g.cache_info().paths == 1
+
+
+@pytest.mark.parametrize("transform", [jit, grad, lambda f: vmap(grad(f)), lambda f: jit(grad(grad(f)))])
+def test_a_branch_on_a_file_is_found_out(transform, tmp_path):
+    switch = tmp_path / "switch"
+    switch.write_text("on")
+
+    def f(x):
+        y = x**3
+        if switch.read_text() == "on":
+            y = y * 2.0
+        if x > 0:
+            return y
+        return -y
+
+    g, one = transform(f), np.ones(2) if transform not in (jit, grad) else np.ones(())
+    one = one if "vmap" in repr(g) else 1.0
+    g(one)
+    switch.write_text("off")
+    with pytest.raises(HiddenStateError, match=r"then: mul with 2.0 at test_paths.py:\d+: y = y \* 2.0\n  now: .*if x > 0"):
+        g(-one)
+    switch.write_text("on")
+    assert_allclose(g(-one), -transform(lambda x: 2.0 * x**3)(-one))
+
+
+def test_another_result_is_found_out():
+    numbers = itertools.count()
+
+    def f(x):
+        n = next(numbers)
+        if x > 0 and n < 5:
+            return x
+        return float(n)
+
+    g = jit(f)
+    assert g(1.0) == 1.0 and g(-1.0) == 1.0
+    for value in (3.0, -3.0):
+        assert g(value) == (3.0 if value > 0 else 1.0)  # known paths: nothing is recorded, nothing can be noticed
+
+
+def test_arrays_made_anew_and_nested_functions_are_no_hidden_state():
+    table = np.arange(3.0)
+
+    def f(x, k):
+        inner = jit(lambda y: y * np.arange(3.0) + table)
+        weights = {name: np.full(3, i) for i, name in enumerate("ab")}
+        y = inner(x) @ weights["b"] + np.linspace(0.0, 1.0, 3) @ table
+        if k > 1:
+            return y
+        return y * 2.0 if k > 0 else np.sum(inner(y)) + weights["a"][0]
+
+    for transform in (jit, grad):
+        g = transform(f)
+        assert [float(g(1.0, k)) for k in (2.0, 0.5, -1.0, 2.0)] == (
+            [8.5, 17.0, 28.5, 8.5] if transform is jit else [3.0, 6.0, 9.0, 3.0]
+        )
+
+
+@pytest.mark.parametrize("kind", ["positional", "keyword"])
+def test_default_arguments_that_are_replaced(kind):
+    table = np.array([1.0, 2.0])
+
+    def scale(x, k=2.0, a=table):
+        return x * k + np.sum(a)
+
+    def keyword(x, *, k=2.0, a=table):
+        return x * k + np.sum(a)
+
+    inner = scale if kind == "positional" else keyword
+    f = jit(lambda x: inner(x))
+    for k in (2.0, 5.0, 2.0):
+        for a in (table, np.array([10.0])):
+            if kind == "positional":
+                inner.__defaults__ = (k, a)
+            else:
+                inner.__kwdefaults__["k"] = k
+                inner.__kwdefaults__ = {**inner.__kwdefaults__, "a": a}
+            for _ in range(4):
+                assert f(1.0) == k + a.sum()
+            a[0] += 1.0
+            assert f(1.0) == k + a.sum()
+
+
+def test_equal_numbers_as_defaults_are_no_change():
+    def scale(x, k=2.0):
+        return x * k
+
+    f = jit(scale)
+    for k in (2.0, 3.0) * 5:
+        scale.__defaults__ = tuple([k])
+        assert f(1.0) == k
+    assert f.cache_info().misses == 2
+
+
+# ---- explain -----------------------------------------------------------------------------------------------------------------
+def test_explain_shows_the_tree():
+    f = jit(power)
+    for n in (2, 0, 1, 2, 2, 2, 2, 2, 2):
+        f(1.0, float(n))
+    first = power.__code__.co_firstlineno
+    line = f"test_paths.py:{first + 3}: while n > 0:"
+    tree = f"""  paths (3, 9 calls):
+    {line}
+      False -> path 1: 1 call
+      True  -> {line}
+        False -> path 2: 1 call
+        True  -> path 3: 7 calls
+"""
+    assert tree in f.explain(1.0, 1.0)
+
+
+def test_explain_of_one_path_and_of_integers():
+    f = jit(lambda x: x + 1.0)
+    for _ in range(1003):
+        f(1.0)
+    assert "paths (1, 1,003 calls):\n    path 1: 1,003 calls\n" in f.explain(1.0)
+    g = jit(lambda x, n: x * int(n))
+    for n in (10.0, 2.0, -1.0):
+        g(1.0, n)
+    assert "      -1 -> path 1: 1 call\n      2  -> path 2: 1 call\n      10 -> path 3: 1 call\n" in g.explain(1.0, 2.0)
