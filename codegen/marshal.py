@@ -179,8 +179,9 @@ class _Attempt:
         return self.w.load(record, 8 * word, type)
 
     def names(self):
-        """As many arguments as the plan has, and the same keywords."""
+        """As many arguments as the plan has, and the same keywords; and it has calls left to serve."""
         w = self.w
+        w.need(w.test("sgt", self.count("remaining"), 0), "not_ours")
         w.need(w.test("eq", self.count("positional"), "%nargs"), "not_ours")
         given, wanted = w.variable("i64", 0), self.count("keywords")
         with w.when(w.test("ne", "%kwnames", "null", "ptr")):
@@ -502,9 +503,19 @@ class _Attempt:
             w.store(w.load(result), w.word(self.stack, now))
             w.store(w.let(f"add i64 {now}, 1"), top, "i64")
         w.store(w.load(self.stack), self.out)
-        counter = w.load("%plan", PLAN["counter"])
-        w.store(w.let(f"add i64 {w.load(counter, type='i64')}, 1"), counter, "i64")
+        self.tally()
         w.go("leave")
+
+    def tally(self):
+        """Count the call where the plan says: of programs with several paths the last result is the number of the counter."""
+        w = self.w
+        number = w.variable("i64", 0)
+        with w.when(w.test("ne", self.count("numbered"), 0)):
+            last = w.let(f"sub i64 {self.count('results')}, 1")
+            w.store(w.load(w.word(self.scalars, last), type="i64"), number, "i64")
+        counter = w.load(w.word(self.table("counters"), w.load(number, type="i64")))
+        w.store(w.let(f"add i64 {w.load(counter, type='i64')}, 1"), counter, "i64")
+        w.store(w.let(f"sub i64 {self.count('remaining')}, 1"), w.byte("%plan", PLAN["remaining"]), "i64")
 
     def leaf(self, number, base, result):
         """A result array; of a scalar the NumPy scalar."""

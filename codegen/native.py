@@ -33,6 +33,7 @@ from .entry import reads_objects
 from .plan import PLAN, Kind, Maker, Read, Step
 
 METH_FASTCALL_KEYWORDS = 0x0080 | 0x0002
+FOREVER = 1 << 62  # calls
 SLOTS = 16  # specs a dispatcher can hold; the one tried last gives way then
 LARGEST = 1 << 14  # words of scratch on the stack; larger nests are left to Python
 SCALARS = (np.float64, np.float32, np.int64, np.int32, np.bool_)
@@ -193,11 +194,12 @@ class Spec:
     at each call. reads: (plan.Read, holder, key or number, object): fields of cells and functions (by name), globals and
     items of containers that must still hold that object. structure: the nest of results, a node being (step, operand,
     items, keys): the operand of a LEAF is the number of the result, of a CONSTANT the object, of a CALL the callable.
-    counter: an i64 array, which counts the calls that are served.
+    counters: i64 arrays, in which the calls that are served are counted: in the one that the last result says, if there are
+    several.
     """
 
-    def __init__(self, executable, arguments, keywords, captured, reads, structure, counter):
-        self.arena, self.counter = executable.take_arena(), counter
+    def __init__(self, executable, arguments, keywords, captured, reads, structure, counters):
+        self.arena, self.counters = executable.take_arena(), counters
         self.holds = (executable, arguments, keywords, captured, reads, structure, [r.dtype for r in executable.results])
         plan = _Plan()
         head = plan.head
@@ -210,11 +212,20 @@ class Spec:
             arena_bytes=self.arena.nbytes + marshal.LINE, bytes_descr=id(BYTES), releases=int(executable.releases_gil),
             positional=len(arguments) - len(keywords), keywords=len(keywords), names=plan.names(keywords),
             given=len(arguments), captured=len(captured), sources=plan.names([x for x, _ in captured]), leaves=leaves,
-            reads=len(reads), cells=plan.place(_words_of(reads)), counter=counter.ctypes.data,
+            reads=len(reads), cells=plan.place(_words_of(reads)), remaining=FOREVER,
+            counters=plan.place([c.ctypes.data for c in counters]), numbered=int(len(counters) > 1),
             words=head["objects"] + 2 * leaves + 3 * head["results"] + head["depth"],
         )  # fmt: skip
         self.words, self.plan = head["words"], plan.array()
         self.address = self.plan.ctypes.data
+
+    def counts(self, counter) -> bool:
+        """Whether calls are counted there."""
+        return any([c is counter for c in self.counters])
+
+    def serve(self, calls=FOREVER) -> None:
+        """Leave calls to Python after so many."""
+        self.plan[PLAN["remaining"] // 8] = calls
 
 
 def spec(*description):
@@ -270,14 +281,15 @@ class Dispatcher:
         return int(self.table[1])
 
     def add(self, spec: Spec) -> None:
-        """Try this spec first from now on."""
+        """Try this spec first from now on, in place of those of the same paths."""
         places = {address: i for i, address in enumerate(self.table[2:].tolist())}
-        others = sorted([s for s in self.specs if s.counter is not spec.counter], key=lambda s: places[s.address])
+        others = [s for s in self.specs if not all([spec.counts(c) for c in s.counters])]
+        others.sort(key=lambda s: places[s.address])
         self._keep([spec, *others[: SLOTS - 1]])
 
     def drop(self, counter) -> None:
-        """Forget the spec of this counter, if there is one."""
-        self._keep([s for s in self.specs if s.counter is not counter])
+        """Forget the specs that count there."""
+        self._keep([s for s in self.specs if not s.counts(counter)])
 
     def _keep(self, specs):
         self.table[0] = 2  # nothing is tried while the addresses move

@@ -210,8 +210,7 @@ class Function:
         return self._key(leaves, key[0])
 
     def _run(self, key, paths, args, kwargs, leaves, target=None):
-        path = paths.recent
-        results = path.run(path.inputs(leaves), target)
+        path, results = paths.start(leaves, target)
         hops = 0
         while type(results) is not list:  # a guard saw another value: follow the tree, or grow it
             onward = paths.onward(path, results)
@@ -231,9 +230,24 @@ class Function:
                 paths.take(path)
                 if path.soon and path.count > 1:
                     path.compile()
+                    paths.merge_later()
         if calls >= NATIVE_AFTER and calls & (calls - 1) == 0:  # again where others have taken its place meanwhile
-            self._go_native(path, key[0], leaves, target)
+            merged = paths.merged
+            self._go_native(path if merged is None or path not in merged.members else merged, key[0], leaves, target)
+        if paths.merge_at is not None:
+            self._merge(paths, key[0], leaves, target)
         return out
+
+    def _merge(self, paths, tree, leaves, target):
+        """Merge paths if it is time, else see to it that Python gets a call when it is."""
+        with self._lock, unhurried_gc():
+            first = paths.merge() if paths.merge_at is not None and paths.merge_at <= paths.count else None
+            if first is not None:
+                self._go_native(first, tree, leaves, target)
+            wait = [] if paths.merge_at is None else [max(paths.merge_at - paths.count, 1)]
+            for spec in [s for d in (self._dispatcher, self._into_dispatcher) if d is not None for s in d.specs]:
+                if any([spec.counts(path.hits) for path in paths]):
+                    spec.serve(*wait)
 
     def _go_native(self, path, tree, leaves, target):
         """Have machine code answer calls like this one from now on, where it can; see codegen/native.py."""

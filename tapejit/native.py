@@ -40,7 +40,7 @@ def entry(path, tree, leaves, readers, target):
         return None
     structure = _structure(program.out_tree, iter(range(program.out_tree.count)), native)
     captured = list(zip(sources, captured))
-    return native.spec(path.code, arguments, keyword.data[1], captured, sum(reads, []), structure, path.hits)
+    return native.spec(path.code, arguments, keyword.data[1], captured, sum(reads, []), structure, path.counters)
 
 
 def _argument(tree, inputs, native):

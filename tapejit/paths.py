@@ -14,6 +14,9 @@ Compiling takes much longer than recording, and some functions take a new path a
 of an adaptive integrator). So where there are FEW others already, a new one is run by the interpreter, and compiled when it
 is taken a second time.
 
+Paths that have been there for a while are merged (`Merged`): one function computes what they have in common once, and branches.
+It says which path was taken, and leaves as they do.
+
 Two records that agree on every outcome up to a guard must hold the same operations up to there. Where they do not, the
 function reads something that is guarded by nothing (an iterator, a file, a clock), and what is compiled has frozen it: that
 is found when a path joins the tree (`check`), and is an error with both lines.
@@ -31,6 +34,7 @@ from tapejit.ir.evaluate import GuardFailed, evaluate
 from tapejit.ir.graph import Constant
 from tapejit.ir.knobs import INTERP
 from tapejit.ir.location import describe, resolve
+from tapejit.ir.merge import SMALL, merge
 from tapejit.ir.ops.guard import guard, guards_of
 from tapejit.ir.passes.pipeline import optimize
 
@@ -40,6 +44,9 @@ from .errors import HiddenStateError, TapejitWarning, located
 MAX_PATHS = 64
 MAX_OPERATIONS = 500_000  # about 200 MB
 FEW = 8
+QUIET = 32  # calls without a new path, until paths are merged; four times as many each time
+ONE_SIDED = 7 / 8  # of the calls
+MAX_MERGED = 5000  # operations of all that is merged: about a second of compiling
 
 Exit = namedtuple("Exit", "index observed")
 
@@ -71,6 +78,11 @@ class Path:
         code = None if INTERP.value else _compile(graph, self.program.name)
         self.program = self.program.replace(graph, connected=self.program.connected)
         self.soon, self.graph, self.code = False, graph, code
+
+    @property
+    def counters(self) -> list:
+        """What machine code counts calls in."""
+        return [self.hits]
 
     @property
     def operations(self) -> int:
@@ -136,12 +148,90 @@ class Split:
         return guards_of(self.recent.graph)[self.guard].loc
 
 
+class Merged(Path):
+    """Code of several paths in one function. members: the Paths; guards: see ir/merge.py."""
+
+    __slots__ = ("members", "guards")
+
+    def __init__(self, members, merged):
+        first = members[0].program
+        super().__init__(first.replace(merged.graph, connected=first.connected), soon=True)
+        self.members, self.guards, self.soon = members, merged.guards, False
+        sources = {id(x): x for m in members for x in m.sources}
+        self.sources = list(sources.values())
+        self.code = _compile(merged.graph, first.name)
+
+    @property
+    def counters(self) -> list:
+        return [m.hits for m in self.members]
+
+    def start(self, leaves, target):
+        """(the path that was taken, results), or (a path, where it is left)."""
+        inputs = self.inputs(leaves)
+        given = None if target is None else target.direct(self.program, inputs)
+        results = self.code.run(inputs, None if given is None else [*given, None])
+        if type(results) is list:
+            return self.members[int(results.pop())], results
+        member, guard = self.guards[results.index]
+        return self.members[member], Exit(guard, results.observed)
+
+
 class Paths:
-    """All paths of one key. holds: the objects that the key tells by identity."""
+    """All paths of one key. holds: the objects that the key tells by identity. merged: several of them in one function.
+    merge_at: how many calls have to be seen until they are merged, None if nothing new is to be."""
 
     def __init__(self, name, first, holds=()):
         self.name, self.top, self.holds = name, first, holds
         self.clock, self.warned = itertools.count(1), False
+        self.merged, self.merges, self.merge_at = None, 0, None
+        self.tally = {}  # how often each path had been taken
+
+    @property
+    def count(self) -> int:
+        """The number of calls."""
+        return sum([path.count for path in self])
+
+    def start(self, leaves, target):
+        """Run what is most likely right: (path, results), or (path, where it is left)."""
+        if self.merged is not None:
+            return self.merged.start(leaves, target)
+        path = self.recent
+        return path, path.run(path.inputs(leaves), target)
+
+    def merge(self):
+        """Have one function for as many paths as have results of one structure. Returns what is to be tried first from now
+        on, that function or a path; None if nothing changes."""
+        self.merge_at = None
+        groups = {}
+        for path in self:
+            if path.code is not None:
+                types = [r.type for r in path.graph.results]
+                groups.setdefault((path.program.out_tree, *types), []).append(path)
+        members = max(groups.values(), key=len, default=[])
+        if len(members) < 2 or sum([len(p.graph) for p in members]) > MAX_MERGED:
+            return None
+        alone = None
+        if any([r.type.size > SMALL for p in members for n in p.graph.nodes for r in n.results]):
+            self.merge_at, alone = 2 * self.count, self._taken_mostly(members)
+        if self.merged is not None and self.merged.members == members:
+            return alone
+        found = None if alone is not None else merge([p.graph for p in members], [_names(p) for p in members])
+        if found is None:
+            return None
+        self.merged, self.merges = Merged(members, found), self.merges + 1
+        return self.merged
+
+    def _taken_mostly(self, members):
+        """The path that nearly all calls took since this was last asked, or None. Of large arrays that is faster alone, by up
+        to a third: its code need not stop at a guard before it computes what lies behind."""
+        before, self.tally = self.tally, {path: path.count for path in members}
+        taken = {path: count - before.get(path, 0) for path, count in self.tally.items()}
+        most = max(members, key=taken.get)
+        return most if taken[most] > ONE_SIDED * sum(taken.values()) else None
+
+    def merge_later(self):
+        """Merge when nothing has changed for a while, each time a longer one."""
+        self.merge_at = None if INTERP.value else self.count + (QUIET << 2 * self.merges)
 
     def __len__(self):
         return sum([1 for _ in self])
@@ -210,6 +300,7 @@ class Paths:
             old = new
         old.branches[path.seen[guard]] = path
         self.take(path)
+        self.merge_later()
         dropped = []
         while len(self) > MAX_PATHS or (len(self) > FEW and sum([p.operations for p in self]) > MAX_OPERATIONS):
             dropped.append(self._drop())
@@ -256,6 +347,8 @@ class Paths:
         for split in reversed(above):
             if split.recent is found:
                 split.recent = _recent(next(iter(split.branches.values())))
+        if self.merged is not None and found in self.merged.members:
+            self.merged = None
         return found
 
     def most_split(self):
@@ -271,6 +364,11 @@ class Paths:
                 stack += node.branches.values()
         ((where, most),) = ways.most_common(1)
         return describe(example[where]), most + 1
+
+
+def _names(path) -> list:
+    """Of a graph's parameters, those that are one in all paths having one."""
+    return [*range(path.program.leaves), *[("source", id(x)) for x in path.sources]]
 
 
 def _recent(node):

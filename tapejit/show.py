@@ -125,6 +125,9 @@ def explain(function, args, kwargs) -> str:
         lines.append(f"  guard {i}: saw {g.attrs['seen']!r} at {describe(g.loc)}")
     if known is not None:
         lines += ["  " + line for line in path_lines(known)]
+        if known.merged is not None:
+            many = len(known.merged.members)
+            lines.append(f"  {many} of them in one function, {len(known.merged.graph)} operations until they part")
     state = "compiled for these arguments" if known is not None else "not called with such arguments yet"
     lines.append(
         f"  cache: {state}; {info.currsize} of {info.maxsize} keys, {info.paths} paths, {info.hits} hits, {info.misses} misses"

@@ -12,7 +12,7 @@ from numpy.testing import assert_allclose
 from tapejit import TapejitWarning, grad, jit, value_and_grad, vmap
 from tapejit.errors import HiddenStateError
 from tapejit.ir.knobs import INTERP, NATIVE
-from tapejit.paths import FEW, MAX_PATHS
+from tapejit.paths import FEW, MAX_PATHS, QUIET
 
 compiled = pytest.mark.skipif(INTERP.value, reason="nothing is compiled with TAPEJIT_INTERP=1")
 native = pytest.mark.skipif(INTERP.value or not NATIVE.value, reason="no machine code answers calls")
@@ -178,6 +178,211 @@ def test_steps_that_are_accepted_or_rejected_at_every_call_anew():
         found = [(adaptive(p + d, 1.0, 3.0, 1e-3) - adaptive(p - d, 1.0, 3.0, 1e-3)) / (2 * step) for d in step * np.eye(2)]
         assert_allclose(slope, found, rtol=1e-4)
     assert f.cache_info().paths > FEW
+
+
+# ---- merged ----------------------------------------------------------------------------------------------------------------
+def settle(f, *calls):
+    """Make these calls until their paths are one function."""
+    for _ in range(QUIET):
+        for args in calls:
+            f(*args)
+    return f.lookup(*calls[0]).merged
+
+
+@compiled
+@pytest.mark.parametrize(
+    "transform, size",
+    [(jit, 0), (jit, 200), (grad, 0), (grad, 3), (grad, 200), (lambda f: grad(grad(f)), 0), (lambda f: vmap(grad(f)), 3)],
+)
+def test_merged_paths_are_what_they_were(transform, size):
+    """Each branch against the derivative of a function that takes it without looking."""
+
+    def branch(x, k):
+        y = np.sum(np.sin(x) * x)
+        return [y**2, 3.0 * y, np.exp(y) * np.sum(x), y * np.sum(np.cos(x))][k]
+
+    def f(x):
+        m = np.sum(x)
+        if m < -1:
+            return branch(x, 0)
+        if m < 1:
+            return branch(x, 1) if np.sin(m) > 0.4 else branch(x, 2)
+        return branch(x, 3)
+
+    g = transform(f)
+    points = [np.full(size, v / size) + 0.01 * np.arange(size) / size**2 if size else v for v in (-2.0, 0.5, 0.1, 3.0)]
+    if "vmap" in repr(g):
+        points = [np.stack([p, p]) for p in points]
+    assert len(settle(g, *[(p,) for p in points]).members) == 4
+    for k, x in enumerate(points):
+        wanted = transform(lambda x, k=k: branch(x, k))(x)
+        for _ in range(2):
+            assert_allclose(g(x), wanted, rtol=1e-12, atol=1e-14)
+    assert g.cache_info().misses == 4
+
+
+@compiled
+def test_random_programs_merged():
+    rng = np.random.default_rng(3)
+    for seed in range(12):
+        order = np.random.default_rng(seed).integers(0, 6, size=8)
+
+        def f(x, n, order=order):
+            y, z = np.sin(x), x * 2.0
+            for i, kind in enumerate(order):
+                if kind == 0 and np.sum(y) > 0:
+                    y = y * z + 1.0
+                elif kind == 1:
+                    z = z - np.cos(y) if z[i % 3] > 0.3 else z * y
+                elif kind == 2:
+                    y = y + x[int(n)]
+                elif kind == 3 and int(n) == 1:
+                    return np.sum(y * z)
+                elif kind == 4:
+                    while np.max(y) > 1.0:
+                        y = y * 0.6
+                else:
+                    z = np.tanh(z + y)
+            return np.sum(y * y) + np.sum(z)
+
+        g = value_and_grad(f)
+        points = [(rng.normal(size=3), float(rng.integers(0, 3))) for _ in range(12)]
+        settle(g, *points)
+        for x, n in [*points, *[(rng.normal(size=3), float(rng.integers(0, 3))) for _ in range(6)]]:
+            value, slope = g(x, n)
+            assert_allclose(value, f(x, n), rtol=1e-12)
+            step = 1e-6 * np.eye(3)
+            assert_allclose(slope, [(f(x + d, n) - f(x - d, n)) / 2e-6 for d in step], rtol=2e-5, atol=2e-7)
+
+
+@compiled
+def test_what_paths_have_in_common_is_computed_once():
+    rng = np.random.default_rng(0)
+    a = rng.normal(size=(80, 80))
+
+    def f(x):
+        y = a @ x
+        s = np.sum(y)
+        if s > 10:
+            return np.sum(y**2)
+        return s if s > -10 else np.sum(y**3)
+
+    g, x = jit(f), rng.normal(size=(80, 80))
+    calls = [(x * c / np.sum(a @ x),) for c in (-50.0, 0.5, 50.0)]
+    merged = settle(g, *calls)
+    assert len(merged.members) == 3 and merged.code.stats.library_calls == 1
+    for (x,) in calls:
+        assert_allclose(g(x), f(x), rtol=1e-12)
+
+
+@compiled
+def test_integers_that_are_merged_and_one_that_is_not():
+    f = value_and_grad(lambda x, n: np.sin(x) * sum(x**k for k in range(int(n))))
+    assert settle(f, (0.5, 2.0), (0.5, 5.0), (0.5, -1.0)) is not None
+    for n in (2, 5, -1, 4, 0, 4, 3, 5, 2):
+        value, slope = f(0.7, float(n))
+        powers = sum([0.7**k for k in range(n)])
+        slopes = sum([k * 0.7 ** (k - 1) for k in range(1, n)])
+        assert_allclose([value, slope], [np.sin(0.7) * powers, np.cos(0.7) * powers + np.sin(0.7) * slopes], rtol=1e-14)
+    assert f.cache_info().paths == 6
+
+
+@compiled
+def test_a_read_behind_its_guard_stays_behind_it():
+    f = jit(lambda x, i: x[int(i)] * 2.0 if i < x.size else x[0])
+    g = jit(lambda x, i: np.sum(np.take(x, i)) if i < 3 else np.sum(x))
+    x = np.arange(1.0, 4.0)
+    assert settle(f, (x, 1.0), (x, 5.0), (x, 2.0)) is not None and settle(g, (x, 1), (x, 5)) is not None
+    for i, (a, b) in {0: (2.0, 1.0), 1: (4.0, 2.0), 2: (6.0, 3.0), 3: (1.0, 6.0), 10**9: (1.0, 6.0)}.items():
+        assert f(x, float(i)) == a and g(x, i) == b
+
+
+@compiled
+def test_arrays_that_only_one_path_reads_and_results_in_given_arrays():
+    a, b = np.array([1.0, 2.0]), np.array([10.0, 20.0])
+
+    def f(x):
+        if x[0] > 0:
+            return (x * a, np.sum(x))
+        return (x * b + a, np.sum(x * b)) if x[1] > 0 else (x, x[0])
+
+    g, out = jit(f), (np.empty(2), np.empty(()))
+    calls = [(np.array(v),) for v in ([1.0, 1.0], [-1.0, 1.0], [-1.0, -1.0])]
+    assert len(settle(g, *calls).members) == 3
+    for k in range(3):
+        a += k
+        b *= 2.0
+        for (x,) in calls:
+            for _ in range(4):
+                found = g.into(out, x)
+                assert found[0] is out[0] and found[1] is out[1]
+                for u, v, w in zip(found, g(x), f(x)):
+                    assert_allclose(u, w, rtol=1e-15)
+                    assert_allclose(v, w, rtol=1e-15)
+
+
+@compiled
+def test_paths_of_other_structure_stay_apart_and_a_dropped_path_ends_the_merger(monkeypatch):
+    f = jit(lambda x, n: [x * n, x + n, (x, n), x - n][int(n)])
+    merged = settle(f, *[(2.0, float(n)) for n in range(4)])
+    assert len(merged.members) == 3
+    assert [f(2.0, float(n)) for n in range(4)] == [0.0, 3.0, (2.0, 2.0), -1.0]
+    monkeypatch.setattr("tapejit.paths.MAX_PATHS", 4)
+    f(2.0, 1.0), f(2.0, 2.0), f(2.0, 3.0)
+    g = jit(power)
+    assert len(settle(g, *[(2.0, float(n)) for n in range(4)]).members) == 4
+    with pytest.warns(TapejitWarning):
+        assert g(2.0, 10.0) == 1024.0
+    assert g.lookup(2.0, 1.0).merged is None
+    assert [g(2.0, float(n)) for n in (1, 2, 3, 10)] == [2.0, 4.0, 8.0, 1024.0]
+
+
+@compiled
+def test_threads_merge_and_grow():
+    f, wrong = value_and_grad(power), []
+
+    def work(seed):
+        for n in np.minimum(np.random.default_rng(seed).geometric(0.25, size=3000), 30):
+            value, slope = f(1.01, float(n))
+            if not (math.isclose(value, 1.01**n, rel_tol=1e-12) and math.isclose(slope, n * 1.01 ** (n - 1), rel_tol=1e-12)):
+                wrong.append(n)
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert not wrong and f.lookup(1.0, 1.0).merged is not None
+
+
+@native
+def test_calls_of_merged_paths_are_counted_per_path():
+    f = jit(power)
+    settle(f, (1.0, 1.0), (1.0, 3.0))
+    before = {len(p.seen) - 1: p.count for p in paths_of(f, 1.0, 1.0)}
+    hits = f._dispatcher.hits
+    for n in (1, 3, 3, 3, 1):
+        f(1.0, float(n))
+    assert {len(p.seen) - 1: p.count - before[len(p.seen) - 1] for p in paths_of(f, 1.0, 1.0)} == {1: 2, 3: 3}
+    assert f._dispatcher.hits == hits + 5 and "2 of them in one function" in f.explain(1.0, 1.0)
+
+
+@native
+def test_a_path_of_large_arrays_that_nearly_all_calls_take_is_tried_alone():
+    f = jit(lambda x: np.sum(x * x) if np.sum(x) > 0 else np.sum(x) + 1.0)
+    x = np.linspace(0.0, 1.0, 100)
+    for _ in range(4):
+        f(x), f(-x)
+    for _ in range(300):
+        f(x)
+    assert f.lookup(x).merged is None
+    assert settle(f, *[(x,), (-x,)] * 20) is not None
+    assert len(f._dispatcher.specs[0].counters) == 2
+    for _ in range(10_000):
+        assert f(-x) == pytest.approx(-49.0, rel=1e-14)
+    (first, *_) = f._dispatcher.specs
+    assert len(first.counters) == 1 and first.counts(next(p for p in paths_of(f, x) if p.seen == [False]).hits)
+    assert f(x) == pytest.approx(np.sum(x * x), rel=1e-14)
 
 
 # ---- hidden state ------------------------------------------------------------------------------------------------------------

@@ -206,8 +206,11 @@ def resident():
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
-@pytest.mark.parametrize("kind", ["array", "nest", "keyword", "strided", "miss", "exit"])
-def test_reference_counts_and_memory_over_a_million_calls(kind):
+@pytest.mark.parametrize("kind", ["array", "nest", "keyword", "strided", "miss", "exit", "merged"])
+def test_reference_counts_and_memory_over_a_million_calls(kind, monkeypatch):
+    if kind == "exit":
+        monkeypatch.setattr("tapejit.paths.QUIET", 1 << 40)
+
     def cube(p, y=1.0):
         if y == -1.0:
             return np.sum(p)
@@ -218,10 +221,12 @@ def test_reference_counts_and_memory_over_a_million_calls(kind):
     args, kwargs = {
         "array": ((x,), {}), "nest": (({"w": (x, 2.0)},), {}), "keyword": ((x,), {"y": 2.0}), "strided": ((x[::2],), {}),
         "miss": ((x.astype("f"),), {}), "exit": ((x, -1.0), {}),
+        "merged": ((x, -1.0), {}),
     }[kind]  # fmt: skip
-    times = {"array": 1_000_000, "miss": 20_000, "exit": 100_000}.get(kind, 300_000)
-    for _ in range(NATIVE_AFTER + 1):
-        if kind == "exit":  # the first plan to be tried leaves when it has made the results' arrays
+    times = {"array": 1_000_000, "miss": 20_000, "exit": 100_000, "merged": 100_000}.get(kind, 300_000)
+    several = kind in ("exit", "merged")
+    for _ in range(40 if kind == "merged" else NATIVE_AFTER + 1):
+        if several:
             f(x, -1.0), f(x, 2.0)
         f(*((x,) if kind == "miss" else (np.ascontiguousarray(x[::2]),) if kind == "strided" else args), **kwargs)
     f(*args, **kwargs)
@@ -229,10 +234,11 @@ def test_reference_counts_and_memory_over_a_million_calls(kind):
     before, memory, hits = counts(args), resident(), f._dispatcher.hits
     for _ in range(times):
         f(*args, **kwargs)
-        if kind == "exit":  # what serves a call moves forward
+        if several:  # the plan that serves a call is tried first at the next, and leaves when it has made the results' arrays
             f(x, 2.0)
     gc.collect()
-    assert f._dispatcher.hits - hits == (2 * times if kind == "exit" else times if kind != "miss" else times - NATIVE_AFTER + 1)
+    assert (kind == "merged") == any([len(s.counters) > 1 for s in f._dispatcher.specs])
+    assert f._dispatcher.hits - hits == (2 * times if several else times if kind != "miss" else times - NATIVE_AFTER + 1)
     assert max(abs(a - b) for a, b in zip(before, counts(args))) < 100  # one lost or won at each call would be `times`
     assert resident() - memory < 2 << 20
     slope = f(*args, **kwargs)[1]
