@@ -23,6 +23,7 @@ from collections import OrderedDict, namedtuple
 import numpy as np
 
 from tapejit.ir.evaluate import GuardFailed
+from tapejit.ir.ops.guard import unguarded
 from tapejit.ir.passes.pipeline import optimize
 from tapejit.ir.walk import walk
 
@@ -41,7 +42,6 @@ from .variable import Variable, settled
 
 CacheInfo = namedtuple("CacheInfo", "hits misses paths currsize maxsize")
 MAX_KEYS = 256
-MAX_HOPS = 64  # more of them are a circle: code of two paths that rounds differently at a threshold
 NATIVE_AFTER = 2  # calls of a path before machine code takes over: a table is made, nothing compiled
 
 
@@ -211,21 +211,21 @@ class Function:
 
     def _run(self, key, paths, args, kwargs, leaves, target=None):
         path, results = paths.start(leaves, target)
-        hops = 0
+        tried = []
         while type(results) is not list:  # a guard saw another value: follow the tree, or grow it
-            onward = paths.onward(path, results)
-            if onward is None or hops > MAX_HOPS:
+            tried.append(path)
+            path = paths.onward(path, results, tried)
+            if path is None:
                 path, results = self._grow(paths, args, kwargs, leaves, target)
                 if path is None:
                     return results
                 break
-            path, hops = onward, hops + 1
             results = path.run(path.inputs(leaves), target)
         out = self._wrap(path.program, results, leaves, target)
         form = None if target is None else target.tree
         calls = path.calls[form] = path.calls.get(form, 0) + 1
         path.used = next(paths.clock)
-        if hops or (path.soon and path.count > 1):
+        if tried or (path.soon and path.count > 1):
             with self._lock:
                 paths.take(path)
                 if path.soon and path.count > 1:
@@ -284,15 +284,13 @@ class Function:
                 if target is not None:
                     raise self._is_recorded()
                 return None, self._replay(args, kwargs, leaves)
-            path, guard = paths.nearest(program)
-            known = guard is None
-            if not known:
-                near, path = path, Path(program, soon=len(paths) >= FEW)
+            near, known, guard = paths.nearest(program)
+            path = near if known else Path(program, soon=len(paths) >= FEW)
             inputs = path.inputs(leaves)
             results = path.run(inputs, target)
             if type(results) is not list:
                 results = evaluate_recorded(path.program, inputs, any([t.lanes for t in self.transforms]))
-            elif not known:
+            elif not known and guard is not None:
                 for dropped in paths.add(path, near, guard):
                     for dispatcher in (self._dispatcher, self._into_dispatcher):
                         if dispatcher is not None:
@@ -456,5 +454,4 @@ def evaluate_recorded(program, inputs, lanes):
             return interpreted(graph, inputs)
         except GuardFailed as miss:
             raise lanes_differ(miss.node, miss.observed) from None
-    nodes = [n for n in graph.nodes if n.op.kind != "guard"]
-    return interpreted(type(graph)(graph.name, graph.params, nodes, graph.results), inputs)
+    return interpreted(unguarded(graph), inputs)

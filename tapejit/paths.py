@@ -3,8 +3,10 @@
 In: Programs as recorded and transformed, and the exits (guard, observed value) that compiled code leaves with. Out: `Paths`,
 which says what code to run next. Its tree branches where paths part: a `Split` stands for one guard and has a branch for
 each value seen there; the leaves are the `Path`s. What lies below a Split agrees on all guards before it, so that any path
-of a branch will do to go on with: the one taken last is tried, and the next exit leads strictly further down. A value that
-belongs deep in the tree is found in a step or two if it resembles the last one, not in one step a Split.
+of a branch will do to go on with: the one taken last is tried, and the next exit leads further down. A value that belongs
+deep in the tree is found in a step or two if it resembles the last one, not in one step a Split. Loops of many iterations are
+folded (ir/passes/reroll.py), their guards too: what is seen there is a value and the number of iterations, and where such a
+loop is left, or what follows it, any other number is worth a try.
 
 A Path checks all its own guards, so the tree only finds candidates: no path ever runs for a value that is not its own, and
 any leaf may be dropped at any time. Past MAX_PATHS, or MAX_OPERATIONS in all of them (where there are FEW, that is no
@@ -19,7 +21,7 @@ It says which path was taken, and leaves as they do.
 
 Two records that agree on every outcome up to a guard must hold the same operations up to there. Where they do not, the
 function reads something that is guarded by nothing (an iterator, a file, a clock), and what is compiled has frozen it: that
-is found when a path joins the tree (`check`), and is an error with both lines.
+is found when a path joins the tree (`is_same`), and is an error with both lines.
 """
 
 from __future__ import annotations
@@ -57,7 +59,7 @@ class Path:
     soon: it is too soon to compile it, as it may not be taken again. The interpreter runs it until `compile` is called.
     """
 
-    __slots__ = ("program", "graph", "code", "sources", "calls", "hits", "looked", "used", "dtypes", "seen", "soon")
+    __slots__ = ("program", "graph", "code", "sources", "calls", "hits", "looked", "used", "dtypes", "seen", "locs", "soon")
 
     def __init__(self, program, soon=False):
         self.program, self.graph = program, program.graph
@@ -68,7 +70,7 @@ class Path:
         self.looked = 0  # and how many when it was last looked
         self.used = 0
         self.dtypes = [p.dtype for p in program.graph.params[: program.leaves]]
-        self.seen = [g.attrs["seen"] for g in guards_of(program.graph)]
+        self.seen, self.locs = seen_in(program.graph), [g.loc for g in guards_of(program.graph)]
         self.soon = soon
         if not soon:
             self.compile()
@@ -134,8 +136,21 @@ def interpreted(graph, inputs) -> list:
     return [np.array(r) for r in evaluate(graph, inputs)]
 
 
+def seen_in(graph, place=()) -> list:
+    """What the guards saw, in the order in which compiled code numbers them: of those in a loop a tuple, with its place and
+    length. Graphs of equal lists went the same way."""
+    out, loops = [], 0
+    for node in graph.nodes:
+        if node.op is guard:
+            out.append((node.attrs["seen"], *place) if place else node.attrs["seen"])
+        for region in node.regions:
+            out += seen_in(region, (*place, loops, node.attrs.get("length")))
+        loops += bool(node.regions)
+    return out
+
+
 class Split:
-    """A guard, by its number, where paths part. branches: by observed value a Split or a Path. recent: the path below that
+    """A guard, by its number, where paths part. branches: by what was seen a Split or a Path. recent: the path below that
     was taken last."""
 
     __slots__ = ("guard", "branches", "recent")
@@ -145,7 +160,7 @@ class Split:
 
     @property
     def loc(self):
-        return guards_of(self.recent.graph)[self.guard].loc
+        return self.recent.locs[self.guard]
 
 
 class Merged(Path):
@@ -256,49 +271,53 @@ class Paths:
         """The one to try first: the one that was taken last."""
         return _recent(self.top)
 
-    def below(self, seen, guard):
-        """The Split or Path that all paths with these outcomes before a guard are below; None if there is none."""
-        node = self.top
-        while type(node) is Split and node.guard < guard:
-            node = node.branches.get(seen[node.guard])
-        return node
+    def route(self, seen) -> list:
+        """The Splits that a path with these outcomes is below, then the Path or None where they end."""
+        out = [self.top]
+        while type(out[-1]) is Split:
+            guard = out[-1].guard
+            out.append(out[-1].branches.get(seen[guard]) if guard < len(seen) else None)
+        return out
 
-    def onward(self, path, exit):
-        """The path to try where `path` was left; None if there is none."""
-        node = self.below(path.seen, exit.index)
-        if type(node) is Split and node.guard == exit.index:
-            node = node.branches.get(exit.observed)
-            return None if node is None else _recent(node)
+    def onward(self, path, exit, tried):
+        """The path to try where `path` was left, none of those that were tried already; None if there is none."""
+        for split in reversed(self.route(path.seen)[:-1]):
+            if split.guard > exit.index:
+                continue
+            likely = [b for seen, b in split.branches.items() if split.guard == exit.index and _value(seen) == exit.observed]
+            if any([type(seen) is tuple for seen in split.branches]):  # a loop, of which it may have run another number
+                likely += sorted(split.branches.values(), key=lambda b: -_recent(b).used)
+            for branch in likely:
+                if _recent(branch) not in tried:
+                    return _recent(branch)
         return None
 
     def take(self, path):
         """Note that a path was taken, which was not the most recent one."""
-        node, above = self.top, []
-        while type(node) is Split and node.guard < len(path.seen):
-            above.append(node)
-            node = node.branches.get(path.seen[node.guard])
-        if node is path:  # else another thread has dropped it meanwhile
-            for split in above:
+        *splits, end = self.route(path.seen)
+        if end is path:  # else another thread has dropped it meanwhile
+            for split in splits:
                 split.recent = path
 
     def nearest(self, program):
-        """(the path with most outcomes in common with a new record, the number of the first guard where they differ)."""
-        seen = [g.attrs["seen"] for g in guards_of(program.graph)]
-        node = self.top
-        while type(node) is Split:
-            node = (node.branches.get(seen[node.guard]) if node.guard < len(seen) else None) or node.recent
-        differs = [a != b for a, b in zip(node.seen, seen)]
-        check(node.program, program)
-        return node, differs.index(True) if True in differs else None
+        """(the path with most outcomes in common with a new record, whether that is its own, the first guard that differs)."""
+        seen = seen_in(program.graph)
+        *splits, near = self.route(seen)
+        if near is None:
+            near = splits[-1].recent
+        differs = [_unequal(a, b) for a, b in zip(near.seen, seen)]
+        return near, is_same(near.program, program), differs.index(True) if True in differs else None
 
     def add(self, path, near, guard):
         """Have a path join the tree, which parts from the path `near` at a guard; the paths that gave way."""
-        old = self.below(path.seen, guard)
-        if type(old) is not Split or old.guard != guard:
-            new = Split(guard, {near.seen[guard]: old}, path)
-            self._replace(old, new, path.seen)
-            old = new
-        old.branches[path.seen[guard]] = path
+        above = [n for n in self.route(near.seen) if type(n) is Split and n.guard <= guard]
+        split = above[-1] if above else None
+        if split is None or split.guard < guard:
+            below = self.top if split is None else split.branches[near.seen[split.guard]]
+            fresh = Split(guard, {near.seen[guard]: below}, path)
+            self._put(split, near.seen, fresh)
+            split = fresh
+        split.branches[path.seen[guard]] = path
         self.take(path)
         self.merge_later()
         dropped = []
@@ -306,15 +325,12 @@ class Paths:
             dropped.append(self._drop())
         return dropped
 
-    def _replace(self, old, new, seen):
-        """Put a node in the place of another one."""
-        if self.top is old:
-            self.top = new
-            return
-        node = self.top
-        while node.branches[seen[node.guard]] is not old:
-            node = node.branches[seen[node.guard]]
-        node.branches[seen[node.guard]] = new
+    def _put(self, split, seen, node):
+        """Put a node below a split, or on top."""
+        if split is None:
+            self.top = node
+        else:
+            split.branches[seen[split.guard]] = node
 
     def _drop(self):
         """Drop the path that was not taken for longest."""
@@ -334,14 +350,11 @@ class Paths:
                 path.looked, path.used = int(path.hits[0]), next(self.clock)
             if path is not fresh and (found is None or path.used < found.used):
                 found = path
-        node, above = self.top, []
-        while node is not found:
-            above.append(node)
-            node = node.branches[found.seen[node.guard]]
+        *above, _ = self.route(found.seen)
         parent = above.pop()
         del parent.branches[found.seen[parent.guard]]
         if len(parent.branches) == 1:  # splits nothing any more
-            self._replace(parent, next(iter(parent.branches.values())), found.seen)
+            self._put(above[-1] if above else None, found.seen, next(iter(parent.branches.values())))
         else:
             above.append(parent)
         for split in reversed(above):
@@ -371,17 +384,28 @@ def _names(path) -> list:
     return [*range(path.program.leaves), *[("source", id(x)) for x in path.sources]]
 
 
+def _value(seen):
+    return seen[0] if type(seen) is tuple else seen
+
+
+def _unequal(a, b) -> bool:
+    return type(a) is not type(b) or a != b
+
+
 def _recent(node):
     return node if type(node) is Path else node.recent
 
 
 # ---- hidden state --------------------------------------------------------------------------------------------------------
-def check(old, new):
-    """An error where two Programs of one key have recorded different operations though all guards before saw the same."""
+def is_same(old, new) -> bool:
+    """Whether two Programs of one key have equal records. An error if other operations were recorded though all guards
+    before saw the same."""
     found = difference(old, new)
     if found is None:
-        return
-    before, now = found
+        return True
+    before, now, parted = found
+    if parted:
+        return False
     raise located(
         HiddenStateError,
         f"{new.name} did different things in two runs in which everything that is guarded was the same: it reads something "
@@ -400,21 +424,18 @@ def _step(node) -> str:
 
 
 def difference(old, new):
-    """The nodes in which two Programs' records part before a guard that saw different values, None being the end of one;
-    None if they do not."""
+    """The first nodes in which the records of two Programs differ, None being the end of one, and whether they are guards
+    of one value that saw different things; None if there are none."""
     a, b = old.recorded, new.recorded
     same = _Pairs(old, new)
     for x, y in itertools.zip_longest(a.nodes, b.nodes):
-        if x is None or y is None or not all(map(same, x.operands, y.operands)):
-            return x, y
-        if x.op is y.op is guard and x.attrs["seen"] != y.attrs["seen"]:
-            return None
-        if _content(x) != _content(y):
-            return x, y
+        if x is None or y is None or not all(map(same, x.operands, y.operands)) or _content(x) != _content(y):
+            guards = x is not None and y is not None and x.op is y.op is guard
+            return x, y, guards and all(map(same, x.operands, y.operands))
         same.pairs.update(zip(x.results, y.results))
     if old.out_tree == new.out_tree and len(a.results) == len(b.results) and all(map(same, a.results, b.results)):
         return None
-    return None, None
+    return None, None, False
 
 
 def _content(node):

@@ -54,8 +54,8 @@ def compiled(function, args, kwargs):
 
 def taken(paths, program):
     """The known path that a record took, or None."""
-    path, guard = (None, None) if paths is None else paths.nearest(program)
-    return path if guard is None else None
+    path, known, _ = (None, False, None) if paths is None else paths.nearest(program)
+    return path if known else None
 
 
 def path_lines(paths):
@@ -70,10 +70,21 @@ def path_lines(paths):
             lines.append(f"{'  ' * depth}{before}path {number}: {_calls(node.count)}{soon}")
             continue
         lines.append(f"{'  ' * depth}{before}{describe(node.loc)}")
-        width = max([len(repr(value)) for value in node.branches])
-        for value, below in sorted(node.branches.items(), reverse=True):
-            stack.append((below, depth + 1, f"{value!r:{width}} -> "))
+        seen = [(_seen(value), below) for value, below in sorted(node.branches.items(), key=_order, reverse=True)]
+        width = max([len(text) for text, _ in seen])
+        stack += [(below, depth + 1, f"{text:{width}} -> ") for text, below in seen]
     return lines
+
+
+def _order(branch):
+    return [-1 if n is None else n for n in branch[0]] if type(branch[0]) is tuple else [branch[0]]
+
+
+def _seen(value) -> str:
+    """What a guard saw; in a loop that was folded, in so many iterations."""
+    if type(value) is not tuple:
+        return repr(value)
+    return f"{value[0]!r} {' x '.join([f'{n:,}' for n in value[2::2] if n is not None])} times"
 
 
 def _calls(n):
