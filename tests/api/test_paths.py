@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import re
 import threading
 import warnings
 
@@ -546,7 +547,7 @@ def test_loops_of_many_lengths():
             assert_allclose(value, f(0.3, n), rtol=1e-10)
             assert_allclose(slope, (f(0.3 + 1e-7, n) - f(0.3 - 1e-7, n)) / 2e-7, rtol=1e-4, atol=1e-7)
     assert g.cache_info().paths == g.cache_info().misses == len(lengths)
-    assert "\n      True 302 times -> path" in g.explain(0.3, 1.0)
+    assert re.search(r"\n +True 30[12] times +-> path", g.explain(0.3, 1.0))  # CPython 3.10 tests the first time elsewhere
 
 
 def test_branches_in_a_long_loop():
