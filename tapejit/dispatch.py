@@ -23,7 +23,7 @@ from collections import OrderedDict, namedtuple
 import numpy as np
 
 from tapejit.ir.evaluate import GuardFailed
-from tapejit.ir.ops.guard import unguarded
+from tapejit.ir.ops.guard import guards_of, unguarded
 from tapejit.ir.passes.pipeline import optimize
 from tapejit.ir.walk import walk
 
@@ -279,15 +279,24 @@ class Function:
         the call became part of a tape's record."""
         with self._lock, unhurried_gc():
             self._misses += 1
-            program = self._program_to_keep(args, kwargs)
-            if state.base is not None and _reads(state.base, program.captures):
-                if target is not None:
-                    raise self._is_recorded()
-                return None, self._replay(args, kwargs, leaves)
-            near, known, guard = paths.nearest(program)
-            path = near if known else Path(program, soon=len(paths) >= FEW)
-            inputs = path.inputs(leaves)
-            results = path.run(inputs, target)
+            before = state.room
+            try:
+                while True:
+                    program = self._program_to_keep(args, kwargs)
+                    if state.base is not None and _reads(state.base, program.captures):
+                        if target is not None:
+                            raise self._is_recorded()
+                        return None, self._replay(args, kwargs, leaves)
+                    near, known, guard = paths.nearest(program)
+                    path = near if known else Path(program, soon=len(paths) >= FEW)
+                    inputs = path.inputs(leaves)
+                    results = path.run(inputs, target)
+                    room = 0 if type(results) is list else guards_of(path.graph)[results.index].attrs.get("capacity", 0)
+                    if not room:
+                        break
+                    state.room = 4 * room  # another lane's while_loop takes more iterations than the one recorded
+            finally:
+                state.room = before
             if type(results) is not list:
                 results = evaluate_recorded(path.program, inputs, any([t.lanes for t in self.transforms]))
             elif not known and guard is not None:

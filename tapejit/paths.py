@@ -6,7 +6,7 @@ each value seen there; the leaves are the `Path`s. What lies below a Split agree
 of a branch will do to go on with: the one taken last is tried, and the next exit leads further down. A value that belongs
 deep in the tree is found in a step or two if it resembles the last one, not in one step a Split. Loops of many iterations are
 folded (ir/passes/reroll.py), their guards too: what is seen there is a value and the number of iterations, and where such a
-loop is left, or what follows it, any other number is worth a try.
+loop is left, or what follows it, any other number is worth a try. So it is with the room that a while_loop has.
 
 A Path checks all its own guards, so the tree only finds candidates: no path ever runs for a value that is not its own, and
 any leaf may be dropped at any time. Past MAX_PATHS, or MAX_OPERATIONS in all of them (where there are FEW, that is no
@@ -138,11 +138,12 @@ def interpreted(graph, inputs) -> list:
 
 def seen_in(graph, place=()) -> list:
     """What the guards saw, in the order in which compiled code numbers them: of those in a loop a tuple, with its place and
-    length. Graphs of equal lists went the same way."""
+    length, of whether a while_loop had room enough one with its capacity. Graphs of equal lists went the same way."""
     out, loops = [], 0
     for node in graph.nodes:
         if node.op is guard:
-            out.append((node.attrs["seen"], *place) if place else node.attrs["seen"])
+            what = (*place, node.attrs["capacity"]) if "capacity" in node.attrs else place
+            out.append((node.attrs["seen"], *what) if what else node.attrs["seen"])
         for region in node.regions:
             out += seen_in(region, (*place, loops, node.attrs.get("length")))
         loops += bool(node.regions)
@@ -430,12 +431,19 @@ def difference(old, new):
     same = _Pairs(old, new)
     for x, y in itertools.zip_longest(a.nodes, b.nodes):
         if x is None or y is None or not all(map(same, x.operands, y.operands)) or _content(x) != _content(y):
-            guards = x is not None and y is not None and x.op is y.op is guard
-            return x, y, guards and all(map(same, x.operands, y.operands))
+            parted = x is not None and y is not None and (x.op is y.op is guard or _differ_in_room(x, y))
+            return x, y, parted and all(map(same, x.operands, y.operands))
         same.pairs.update(zip(x.results, y.results))
     if old.out_tree == new.out_tree and len(a.results) == len(b.results) and all(map(same, a.results, b.results)):
         return None
     return None, None, False
+
+
+def _differ_in_room(x, y) -> bool:
+    """Whether two nodes are the same while_loop, recorded when it had run more often or less."""
+    if x.op is not y.op or x.op.name != "while" or [r.digest for r in x.regions] != [r.digest for r in y.regions]:
+        return False
+    return x.attrs["carries"] == y.attrs["carries"] and x.attrs["capacity"] != y.attrs["capacity"]
 
 
 def _content(node):
