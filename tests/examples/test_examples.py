@@ -57,6 +57,18 @@ def test_fit():
     assert "largest difference of a coefficient from scikit-learn's" in printed
 
 
+def test_lynx(tmp_path):
+    printed = run(ROOT / "examples/lynx.py", "--out", tmp_path)
+    assert "a 0.54" in printed and "loss 6.725 -> 2.0187" in printed
+    assert is_png(tmp_path / "lynx.png")
+
+
+def test_barrier(tmp_path):
+    printed = run(ROOT / "examples/barrier.py", "--out", tmp_path, "--paths", 2000)
+    assert "13 paths through the loop" in printed
+    assert is_png(tmp_path / "barrier.png")
+
+
 def test_kepler(tmp_path):
     printed = run(ROOT / "examples/kepler.py", "--out", tmp_path)
     assert "2 in 130 cases" in printed and "7 paths" in printed
