@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from .analysis import depends
 from .build import Builder
-from .diagonal import pull, stretches
+from .diagonal import advance, pull, stretches
 from .graph import EMPTY, Constant, Graph
 from .pause import pause_gc
 from .types import tensor
@@ -49,6 +49,8 @@ def transpose_into(b: Builder, graph: Graph, env: dict, active, seeds, given=EMP
     graph = in_segments(graph)
     on = depends(graph, active)
     joint = {}  # node -> all that its `forward` made
+    root, members = stretches(graph, on)
+    pushed = {r: {} for r, nodes in members.items() if any([n.op.derivative.joint for n in nodes])}  # tangents, made at once
 
     def lookup(value):
         return value if type(value) is Constant else env[value]
@@ -58,6 +60,16 @@ def transpose_into(b: Builder, graph: Graph, env: dict, active, seeds, given=EMP
             env.update([(r, given[r]) for r in node.results])
             continue
         operands = [lookup(o) for o in node.operands]
+        start = root.get(next((r for r in node.results if r in root), None))
+        if start in pushed:
+            tangents = pushed[start]
+            if not tangents:
+                b.loc, b.tag = None, "vjp"
+                tangents[start] = b.full(1, start.type)
+            if not node.op.derivative.joint:
+                env.update(zip(node.results, b.keep(node, operands)))
+            advance(b, node, env, lookup, tangents)
+            continue
         if node.op.derivative.joint and any([r in on for r in node.results]):
             b.at(node)
             made = joint[node] = node.op.derivative.forward(b, node, operands)
@@ -70,13 +82,12 @@ def transpose_into(b: Builder, graph: Graph, env: dict, active, seeds, given=EMP
         if seed is not None and result in on:
             pending.setdefault(result, []).append(seed)
     masked = dict.fromkeys(pending, strong)  # values of `graph` whose cotangent holds structural zeros -> why, see Op.masks
-    root, members = stretches(graph, on)
     exits = {}  # root of an elementwise stretch -> (value where it is left, cotangent there, strong)
 
     def settle(value):
         left = exits.pop(value, None)
         if left is not None:
-            ct = pull(b, value, members[value], left, env, lookup)
+            ct = pull(b, value, members[value], left, env, lookup, pushed.get(value))
             if ct is not None:
                 pending.setdefault(value, []).append(ct)
                 reasons = [strong for _, _, strong in left] + [node.op.masks for node in members[value]]
@@ -90,8 +101,9 @@ def transpose_into(b: Builder, graph: Graph, env: dict, active, seeds, given=EMP
         b.at(node, "vjp")
         strong = max([masked.get(r, 0) for r in node.results])
         cts = [total(b, pending.pop(r, None)) for r in node.results]
-        if node.results[0] in root:
-            exits.setdefault(root[node.results[0]], []).append((node.results[0], cts[0], strong))
+        inside = [(r, ct, strong) for r, ct in zip(node.results, cts) if r in root and ct is not None]
+        if inside:
+            exits.setdefault(root[inside[0][0]], []).extend(inside)
             continue
         wanted = [o in on for o in node.operands]
         ys = joint.get(node) or [env[r] for r in node.results]

@@ -48,6 +48,8 @@ class Derivative:
         forward(b, node, xs) -> results and more                   in place of the node, where vjp follows, which gets
                                                                    all of it as `ys`
         segments(node) -> Graph or None                            what to differentiate in its place
+        is_diagonal(node, flags) -> bool                           whether it is elementwise in the operands flagged, see
+                                                                   diagonal.py
     """
 
     differentiable = True

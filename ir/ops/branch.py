@@ -59,6 +59,9 @@ class _SwitchDerivative(Derivative):
         grads = iter(b.apply(node.op, [*xs, *seeds], node.attrs, tuple(regions)))
         return [None, *[next(grads) if f else None for f in flags]]
 
+    def is_diagonal(self, node, flags):
+        return False
+
     def segments(self, node):
         return None
 

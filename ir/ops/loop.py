@@ -197,6 +197,16 @@ class _ScanDerivative(Derivative):
         out = [*[None] * len(count), *out[0], *out[2], *out[1]]
         return [g if want else None for g, want in zip(out, wanted)]
 
+    def is_diagonal(self, node, flags):
+        """Whether the body is elementwise in one type of what is carried, and nothing active comes in or goes out by rows."""
+        body, k, counted = node.regions[0], node.attrs["carries"], node.attrs["counted"]
+        active, on = spread(body, flags[counted:], k)
+        types = {p.type for p, f in zip(body.params, active) if f}
+        if len(types) != 1 or any(active[k : k + node.attrs["rows"]]) or any([r in on for r in body.results[k:]]):
+            return False
+        made = [n for n in body.nodes if any([r in on for r in n.results])]
+        return all([n.op.kind == "elementwise" and n.results[0].type in types for n in made])
+
     def segments(self, node):
         """The scan as a scan of scans, if its stacks would be larger than is allowed; else None."""
         length, body = node.attrs["length"], node.regions[0]
@@ -408,6 +418,9 @@ class _WhileDerivative(Derivative):
         k = node.attrs["carries"]
         inner = scan.derivative.vjp(b, self.counted(node), [ys[k], *xs], ys[k + 1 :], cts[:k], [False, *wanted], strong)
         return inner[1:]
+
+    def is_diagonal(self, node, flags):
+        return False
 
     def segments(self, node):
         """What is pulled back is a scan; over its allowance it is pulled back in pieces."""

@@ -173,3 +173,37 @@ def test_a_carry_that_is_handed_on_is_an_invariant():
     assert node.attrs["carries"] == 1
     args = [np.float64(1.0), np.float64(0.5), np.arange(float(N))]
     assert [r.tolist() for r in evaluate(optimize(graph), args)] == [11.5, 0.5]
+
+
+def test_the_gradient_of_an_elementwise_loop_runs_forward_and_stacks_nothing():
+    """y = y * x / w and y = sin(y) - x, so often: the Jacobian is diagonal; against complex steps."""
+    def make(b, y, x, w):
+        return [b.sub(b.sin(b.div(b.mul(y, x), w)), x)]
+
+    body = body_of([V, V, V], make)
+
+    def outer(b, x):
+        w = b.add(x, 1.0)
+        (y,) = apply_scan(b, body, [], [b.mul(x, x)], [], [x, w], 30)
+        return [b.mul(y, b.exp(x))]
+
+    graph, x = program([V], outer), np.array([0.3, 0.7, 1.1])
+
+    def plain(x):
+        w, y = x + 1, x * x
+        for _ in range(30):
+            y = np.sin(y * x / w) - x
+        return y * np.exp(x)
+
+    ct = np.array([1.0, -2.0, 0.5])
+    want = ct * np.array([plain(x + 1e-30j).imag / 1e-30 for x in x])
+    for g in (backward(graph, [True]), optimize(backward(graph, [True]))):
+        close(evaluate(g, [x, ct])[1], want, 1e-13)
+    (loop,) = [n for n in optimize(backward(graph, [True])).nodes if n.op.name == "scan"]
+    assert loop.attrs["carries"] == 2 and len(loop.results) == 2 and not loop.attrs["reverse"]
+    second = backward(optimize(backward(graph, [True]), differentiate_later=True), [True, False])
+    seeds = [np.zeros(3), np.ones(3)]
+    got = evaluate(optimize(second), [x, ct, *seeds])[2]
+    step = 1e-4
+    slopes = [evaluate(backward(graph, [True]), [x + k * step, ct])[1] for k in (-2, -1, 1, 2)]
+    close(got, np.array([1, -8, 8, -1]) @ np.array(slopes) / (12 * step), 1e-8)
