@@ -333,7 +333,7 @@ class Function:
         env = self._environment or Environment(self.fn, self._hashed)
         before = env.randomness()
         program = self.program(args, kwargs)
-        if env.randomness() != before:
+        if env.drew(before):
             raise located(
                 RandomnessError,
                 f"{self.__name__} drew random numbers while it was recorded: compiled, it would repeat them at each call",

@@ -18,6 +18,7 @@ import collections
 import dis
 import functools
 import gc
+import importlib
 import pickle
 import sys
 import types
@@ -224,21 +225,24 @@ class Environment:
         """The ndarrays that the function can reach through its slots and static arguments."""
         return [a for r in self.readers() for a in r.met]
 
-    def randomness(self) -> bytes:
-        """The state of the random generators that the function can reach: NumPy's and Python's own, and those it reads."""
-        states = []
-        if "random" in sys.modules:
-            python = sys.modules["random"]
-            states.append(python.getstate())
-            states += [x.getstate() for r in self.readers() for x in r.held if isinstance(x, python.Random)]
-        if "numpy.random" in sys.modules or "random" in self.names:  # else its import would be for nothing
-            states.append(np.random.get_state())
-            for x in [x for r in self.readers() for x in r.held]:
-                if isinstance(x, np.random.Generator):
-                    states.append(x.bit_generator.state)
-                elif isinstance(x, np.random.RandomState):
-                    states.append(x.get_state())
-        return pickle.dumps(states)
+    def randomness(self) -> dict:
+        """The states of the random generators that the function can reach: NumPy's and Python's own, and those it reads."""
+        states, held = {}, [x for r in self.readers() for x in r.held]
+        named = "random" in self.names
+        if named or "random" in sys.modules:  # else its import would be for nothing
+            python = importlib.import_module("random")
+            states["random"] = python.getstate()
+            states |= {id(x): x.getstate() for x in held if isinstance(x, python.Random)}
+        if named or "numpy.random" in sys.modules:
+            states["numpy.random"] = np.random.get_state()
+            states |= {id(x): x.bit_generator.state for x in held if isinstance(x, np.random.Generator)}
+            states |= {id(x): x.get_state() for x in held if isinstance(x, np.random.RandomState)}
+        return {name: pickle.dumps(state) for name, state in states.items()}
+
+    def drew(self, before) -> bool:
+        """Whether random numbers were drawn since; generators that were imported meanwhile, by LLVM or so, do not count."""
+        now = self.randomness()
+        return any([now.get(name, state) != state for name, state in before.items()])
 
 
 _SIMPLE = (*_BY_VALUE, *_SKIPPED, types.FunctionType, np.ndarray, np.ufunc)

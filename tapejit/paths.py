@@ -27,6 +27,7 @@ is found when a path joins the tree (`is_same`), and is an error with both lines
 from __future__ import annotations
 
 import itertools
+import re
 import warnings
 from collections import Counter, namedtuple
 
@@ -39,6 +40,7 @@ from tapejit.ir.location import describe, resolve
 from tapejit.ir.merge import SMALL, merge
 from tapejit.ir.ops.guard import guard, guards_of
 from tapejit.ir.passes.pipeline import optimize
+from tapejit.ir.text import show
 
 from .array import Array
 from .errors import HiddenStateError, TapejitWarning, located
@@ -440,10 +442,14 @@ def difference(old, new):
 
 
 def _differ_in_room(x, y) -> bool:
-    """Whether two nodes are the same while_loop, recorded when it had run more often or less."""
-    if x.op is not y.op or x.op.name != "while" or [r.digest for r in x.regions] != [r.digest for r in y.regions]:
-        return False
-    return x.attrs["carries"] == y.attrs["carries"] and x.attrs["capacity"] != y.attrs["capacity"]
+    """Whether two nodes are the same while_loop, or hold the same ones, recorded when it had run more often or less."""
+    return x.op is y.op and bool(x.regions) and _roomless(x) == _roomless(y)
+
+
+def _roomless(node) -> list:
+    """A node with regions, but for the room that while_loops have."""
+    attrs = {k: v for k, v in node.attrs.items() if k != "capacity"}
+    return [attrs, *[re.sub(r"capacity=\d+", "", show(r, locations=False)) for r in node.regions]]
 
 
 def _content(node):

@@ -208,6 +208,38 @@ def test_a_while_loop_that_needs_more_room_is_recorded_again():
         assert f.cache_info().paths == paths
 
 
+def test_a_while_loop_in_a_scan_gets_more_room():
+    def f(x):
+        def row(total, v):
+            y = while_loop(lambda y: y < 100.0, lambda y: y * 1.5, v * x)
+            return total + y, ()
+
+        return scan(row, 0.0, np.array([90.0, 50.0, 5.0, 0.01]))[0]
+
+    def plain(x):
+        total, slope = 0.0, 0.0
+        for v in (90.0, 50.0, 5.0, 0.01):
+            y, d = v * x, v
+            while y < 100.0:
+                y, d = y * 1.5, d * 1.5
+            total, slope = total + y, slope + d
+        return total, slope
+
+    g = value_and_grad(f)
+    for x in (1.0, 0.5, 1e-4, 1.5, 1e-4):
+        assert_allclose(g(x), plain(x), rtol=1e-12)
+    assert g.cache_info().paths <= 3
+
+
+def test_what_is_imported_meanwhile_draws_no_random_numbers():
+    """Compiling within a record imports modules that seed generators of their own."""
+    import subprocess
+    import sys
+
+    text = "import tapejit; f = lambda a: tapejit.while_loop(lambda x: x < 9.0, lambda x: x * 2, a); print(tapejit.grad(f)(1.0))"
+    assert subprocess.run([sys.executable, "-c", text], capture_output=True, text=True).stdout == "16.0\n"
+
+
 def test_lanes_of_while_run_until_the_last_is_done():
     e, m = np.array([0.1, 0.9, 0.97, 0.5]), np.array([0.5, 0.3, 0.05, 2.0])
     assert_allclose(vmap(kepler)(e, m), [kepler(a, b) for a, b in zip(e, m)], rtol=1e-13)

@@ -243,6 +243,56 @@ void chain(void *in, void *out, long n, long length) {
     }
 }
 
+/* Lotka and Volterra by Runge-Kutta: the states are kept, each step is computed again on the way back. */
+double orbit(void *in, void *rates, void *d_start, void *d_rates, long steps) {
+  const double *restrict r = DATA(rates);
+  double *restrict gs = DATA(d_start), *restrict gr = DATA(d_rates);
+  double a = r[0], b = r[1], c = r[2], d = r[3], h = 10.0 / steps, half = 0.5 * h, sixth = h / 6.0;
+  double x = DATA(in)[0], y = DATA(in)[1];
+  double *kept = malloc(2 * steps * sizeof(double));
+  for (long i = 0; i < steps; i++) {
+    kept[2 * i] = x;
+    kept[2 * i + 1] = y;
+    double k1 = x * (a - b * y), l1 = y * (d * x - c);
+    double x2 = x + half * k1, y2 = y + half * l1, k2 = x2 * (a - b * y2), l2 = y2 * (d * x2 - c);
+    double x3 = x + half * k2, y3 = y + half * l2, k3 = x3 * (a - b * y3), l3 = y3 * (d * x3 - c);
+    double x4 = x + h * k3, y4 = y + h * l3, k4 = x4 * (a - b * y4), l4 = y4 * (d * x4 - c);
+    x += sixth * (k1 + 2.0 * k2 + 2.0 * k3 + k4);
+    y += sixth * (l1 + 2.0 * l2 + 2.0 * l3 + l4);
+  }
+  double value = x * x + y, gx = 2.0 * x, gy = 1.0, ga = 0.0, gb = 0.0, gc = 0.0, gd = 0.0;
+  for (long i = steps - 1; i >= 0; i--) {
+    x = kept[2 * i];
+    y = kept[2 * i + 1];
+    double k1 = x * (a - b * y), l1 = y * (d * x - c);
+    double x2 = x + half * k1, y2 = y + half * l1, k2 = x2 * (a - b * y2), l2 = y2 * (d * x2 - c);
+    double x3 = x + half * k2, y3 = y + half * l2, k3 = x3 * (a - b * y3), l3 = y3 * (d * x3 - c);
+    double x4 = x + h * k3, y4 = y + h * l3;
+    double sx = gx, sy = gy, dx, dy, dk, dl;
+#define PULL(X, Y)                               \
+  dx = dk * (a - b * (Y)) + dl * d * (Y);        \
+  dy = dl * (d * (X) - c) - dk * b * (X);        \
+  ga += dk * (X);                                \
+  gb -= dk * (X) * (Y);                          \
+  gc -= dl * (Y);                                \
+  gd += dl * (X) * (Y);                          \
+  sx += dx;                                      \
+  sy += dy;
+    dk = sixth * gx, dl = sixth * gy;
+    PULL(x4, y4)
+    dk = 2.0 * sixth * gx + h * dx, dl = 2.0 * sixth * gy + h * dy;
+    PULL(x3, y3)
+    dk = 2.0 * sixth * gx + half * dx, dl = 2.0 * sixth * gy + half * dy;
+    PULL(x2, y2)
+    dk = sixth * gx + half * dx, dl = sixth * gy + half * dy;
+    PULL(x, y)
+    gx = sx, gy = sy;
+  }
+  free(kept);
+  gs[0] = gx, gs[1] = gy, gr[0] = ga, gr[1] = gb, gr[2] = gc, gr[3] = gd;
+  return value;
+}
+
 /* One tanh layer forward and backward; sizes small enough that loops beat BLAS. */
 static void forward(const double *restrict x, const double *restrict w, const double *restrict b, double *restrict out, long batch,
                     long rows, long columns) {

@@ -17,6 +17,7 @@ from scipy.special import ndtr
 
 CHAIN = 1000  # operations of the chain whose steady call is timed
 HEADS = 4
+STEPS = 10_000  # of the hares and lynxes
 BLOCK = 1 << 14  # elements at a time of a complex step, so that its intermediates stay in a cache
 
 
@@ -143,6 +144,41 @@ def chain(x, length):
         y = y - w
         y = y / w
     return y
+
+
+# ---- a long loop ------------------------------------------------------------------------------------------------------
+def slopes_of(x, y, rates):
+    """Time derivatives of hares and lynxes (Lotka and Volterra)."""
+    a, b, c, d = rates
+    return a * x - b * x * y, d * x * y - c * y
+
+
+def runge_kutta(x, y, rates, h):
+    """One step of the classical method."""
+    k1, l1 = slopes_of(x, y, rates)
+    k2, l2 = slopes_of(x + 0.5 * h * k1, y + 0.5 * h * l1, rates)
+    k3, l3 = slopes_of(x + 0.5 * h * k2, y + 0.5 * h * l2, rates)
+    k4, l4 = slopes_of(x + h * k3, y + h * l3, rates)
+    return x + h / 6.0 * (k1 + 2.0 * k2 + 2.0 * k3 + k4), y + h / 6.0 * (l1 + 2.0 * l2 + 2.0 * l3 + l4)
+
+
+def orbit(start, rates, steps):
+    """x*x + y after that many steps to time 10, as a plain loop."""
+    (x, y), h = start, 10.0 / steps
+    for _ in range(steps):
+        x, y = runge_kutta(x, y, rates, h)
+    return x * x + y
+
+
+def orbit_by_steps(start, rates, steps):
+    """Value and gradients by complex steps."""
+    given = [complex(v) for v in (*start, *rates)]
+    slopes = []
+    for i in range(6):
+        moved = [v + 1e-30j * (k == i) for k, v in enumerate(given)]
+        found = orbit(moved[:2], moved[2:], steps)
+        slopes.append(found.imag / 1e-30)
+    return found.real, (np.array(slopes[:2]), np.array(slopes[2:]))
 
 
 # ---- reductions --------------------------------------------------------------------------------------------------------
@@ -378,6 +414,10 @@ def problems() -> list[Problem]:
         solve = lambda *args: complex_step(density, *args, argnums=(0, 1, 2))
         listed.append(Problem("state", "equation of state", f"n={count(n)}", (n,), make, solve, "loops", quick=n == 4 << 10))
     listed.append(chain_problem(CHAIN))
+    make = lambda rng, steps: (np.array([1.0, 1.2]), np.array([1.5, 1.0, 3.0, 1.0]))
+    solve = lambda start, rates: orbit_by_steps(start, rates, STEPS)
+    title = "Lotka-Volterra RK4, loop"
+    listed.append(Problem("orbit", title, f"{STEPS:,} steps", (STEPS,), make, solve, "loops", rtol=1e-7))
     listed.append(Problem("tiny", "MLP 2-16-16-1", "batch 16", (16,), tiny_data, tiny, "overhead", quick=True))
     for batch in (32, 256):
         title, size = "MLP 784-128-10 f32 step", f"batch {batch}"

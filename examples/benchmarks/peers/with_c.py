@@ -136,6 +136,16 @@ def chain(p):
     return slope, p.args
 
 
+def orbit(p):
+    f, empty, steps = declared("orbit", 4, 1, DOUBLE), np.empty, p.sizes[0]
+
+    def value_and_grad(start, rates):
+        out = empty(2), empty(4)
+        return f(start, rates, *out, steps), out
+
+    return value_and_grad, p.args
+
+
 def tiny(p):
     f, empty = declared("tiny", 13, 1, DOUBLE), np.empty
 

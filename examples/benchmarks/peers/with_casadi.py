@@ -147,6 +147,18 @@ def chain(p):
     return elementwise(lambda x: problems.chain(x, p.sizes[0]), 1, slice(1, None), p), p.args
 
 
+def orbit(p):
+    steps = p.sizes[0]
+    state, rates = ca.SX.sym("state", 2), ca.SX.sym("rates", 4)
+    ahead = ca.vertcat(*problems.runge_kutta(state[0], state[1], ca.vertsplit(rates), 10.0 / steps))
+    many = ca.Function("step", [state, rates], [ahead]).mapaccum(steps, {"base": 100})  # its loop
+    start, rates = ca.MX.sym("start", 2), ca.MX.sym("rates", 4)
+    last = many(start, ca.repmat(rates, 1, steps))[:, -1]
+    value = last[0] ** 2 + last[1]
+    grads = function([start, rates], [value, ca.gradient(value, start), ca.gradient(value, rates)])
+    return bound(grads, p.args, [(), (2,), (4,)]), p.args
+
+
 def tiny(p):
     params, x = p.args
     flat = problems.leaves(params)

@@ -104,6 +104,17 @@ def chain(p):
     return alone(jax.grad(lambda x: jnp.sum(problems.chain(x, length)))), arrays(p)
 
 
+def orbit(p):
+    steps = p.sizes[0]
+
+    def end(start, rates):  # a plain loop of 100 steps takes minutes to compile
+        step = lambda state, _: (problems.runge_kutta(*state, rates, 10.0 / steps), None)
+        (x, y), _ = jax.lax.scan(step, (start[0], start[1]), None, length=steps)
+        return x * x + y
+
+    return several(jax.value_and_grad(end, argnums=(0, 1))), arrays(p)
+
+
 def tiny(p):
     def mean_output(params, x):
         for w, b in params:

@@ -14,7 +14,7 @@ from numba import prange
 from .problems import BOTTOM, TOP
 
 VERSION = numba.__version__
-SKIP = dict.fromkeys(("tiny", "classifier", "recurrent", "attention"), "nobody writes back-propagation in loops")
+SKIP = dict.fromkeys(("orbit", "tiny", "classifier", "recurrent", "attention"), "nobody writes back-propagation in loops")
 MANY = 100_000
 THREADS = os.environ.get("NUMBA_NUM_THREADS") != "1"
 

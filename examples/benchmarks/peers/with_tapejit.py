@@ -59,6 +59,11 @@ def chain(p):
     return tapejit.grad(lambda x: problems.chain(x, length)), p.args
 
 
+def orbit(p):
+    steps = p.sizes[0]
+    return tapejit.value_and_grad(lambda start, rates: problems.orbit(start, rates, steps), argnums=(0, 1)), p.args
+
+
 def tiny(p):
     return tapejit.value_and_grad(workloads.tiny), p.args
 

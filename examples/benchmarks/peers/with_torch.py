@@ -15,7 +15,7 @@ from . import problems
 
 VERSION = torch.__version__
 VARIANT = "compiled"
-SKIP = {}
+SKIP = {"orbit": "86 ms for 100 steps; torch.compile has not compiled 100 after 4 minutes"}
 
 compiled = functools.partial(torch.compile, dynamic=False, fullgraph=True)
 
