@@ -287,9 +287,10 @@ class Paths:
         for split in reversed(self.route(path.seen)[:-1]):
             if split.guard > exit.index:
                 continue
-            likely = [b for seen, b in split.branches.items() if split.guard == exit.index and _value(seen) == exit.observed]
-            if any([type(seen) is tuple for seen in split.branches]):  # a loop, of which it may have run another number
-                likely += sorted(split.branches.values(), key=lambda b: -_recent(b).used)
+            branches = list(split.branches.items())  # at once: another thread may add one
+            likely = [b for seen, b in branches if split.guard == exit.index and _value(seen) == exit.observed]
+            if any([type(seen) is tuple for seen, _ in branches]):  # a loop, of which it may have run another number
+                likely += sorted([b for _, b in branches], key=lambda b: -_recent(b).used)
             for branch in likely:
                 if _recent(branch) not in tried:
                     return _recent(branch)

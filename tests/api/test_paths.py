@@ -116,7 +116,9 @@ def test_threads_grow_and_follow_one_tree():
         for n in np.random.default_rng(seed).integers(0, 90, size=150):
             if not math.isclose(f(1.01, float(n)), n * 1.01 ** (n - 1), rel_tol=1e-12, abs_tol=1e-300):
                 wrong.append(n)
+        done.append(seed)
 
+    done = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", TapejitWarning)
         threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
@@ -124,7 +126,7 @@ def test_threads_grow_and_follow_one_tree():
             t.start()
         for t in threads:
             t.join()
-    assert not wrong and f.cache_info().paths == MAX_PATHS
+    assert not wrong and sorted(done) == [0, 1, 2, 3] and f.cache_info().paths == MAX_PATHS
 
 
 # ---- what is tried ---------------------------------------------------------------------------------------------------------
