@@ -273,6 +273,8 @@ def _case(op, derived, *heads):
 
 def _number(op, operands, attrs, regions):
     """Equal for equal nodes. Regions count by identity: equal ones that are different objects are merely not merged."""
+    if not operands and not regions:
+        return (op, repr(attrs))  # a table of numbers: 0.0 is not -0.0
     if attrs or regions:
         ids = [id(o) for o in operands]
         if op.commutative:

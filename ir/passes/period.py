@@ -31,7 +31,7 @@ def signatures(nodes) -> np.ndarray:
             continue
         key = (node.op, id(loc[0]), loc[1], node.results[0].type)
         if attrs:
-            key += (attrs["step"],) if node.op in WINDOWED else tuple(attrs.items())
+            key += _attrs(node)
         number = quick.get(key)
         if number is None:
             number = quick[key] = known.setdefault(_look(node), len(known))
@@ -41,9 +41,16 @@ def signatures(nodes) -> np.ndarray:
 
 def _look(node) -> tuple:
     """All of a node that counts."""
-    attrs = node.attrs["step"] if node.op in WINDOWED else tuple(node.attrs.items())
     regions = tuple([region.digest for region in node.regions])
-    return node.op, node.tag, _place(node.loc), tuple([r.type for r in node.results]), len(node.operands), attrs, regions
+    types = tuple([r.type for r in node.results])
+    return node.op, node.tag, _place(node.loc), types, len(node.operands), _attrs(node), regions
+
+
+def _attrs(node) -> tuple:
+    """The attributes that count; numbers of tables by their spelling, for 0.0 is not -0.0."""
+    if node.op in WINDOWED:
+        return (node.attrs["step"],)
+    return tuple(node.attrs.items()) if node.operands else (repr(node.attrs),)
 
 
 def _place(loc):

@@ -175,7 +175,8 @@ class _Columns:
         if len(changes) <= CHANGES:
             self.breaks.update(changes)
             return ("same", column)
-        return None if inside else ("rows", column)
+        alike = len({v.type for v in column}) == 1
+        return ("rows", column) if alike and not inside else None
 
     def windows(self, j, node) -> bool:
         """How the window of a slice or update moves."""

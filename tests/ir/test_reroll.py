@@ -248,9 +248,17 @@ def rows(x, n):
     return np.sum(h)
 
 
+def arrays_and_numbers(x, n):
+    v = x[:3]
+    for c in [x[:3] if i % 2 else x[i] for i in range(n)]:
+        v = v * 0.5 + np.sin(v) * c + 0.1 * v
+    return np.sum(v)
+
+
 FOLDED = [
     sum_from_zero, backwards, every_other, windows, diagonal, two_loops, nested, values_in_a_list, rows_in_a_list,
     comprehension, floats, fibonacci, three_steps_back, filled, gauss_seidel, horner, newton, guarded, matrices, rows,
+    arrays_and_numbers,
 ]  # fmt: skip
 OTHERS = [triangle, filled_from_the_end, one_step_differs, one_operand_differs, changing_roles, kept_from_the_first]
 
@@ -334,6 +342,24 @@ def test_the_time_step_in_floats_is_a_table():
     tables = [n for n in folded.nodes if n.op.name == "table"]
     assert tables and all([len(n.attrs["values"]) > 200 for n in tables])
     agree(graph, inputs, folded)
+
+
+def test_tables_that_differ_in_the_signs_of_zeros_only():
+    whole = [float(i % 3) for i in range(300)]
+    signed = [w or -0.0 for w in whole]
+
+    def f(x):
+        s, t = 0.0, 0.0
+        for w in whole:
+            s = s + np.copysign(x[1], x[0] * w)
+        for w in signed:
+            t = t + np.copysign(x[1], x[0] * w)
+        return s - t
+
+    graph, inputs = recorded(f, np.array([1.0, 2.0]))
+    assert len(loops(reroll(graph))) == 2
+    agree(graph, inputs, reroll(graph))
+    assert tapejit.jit(f)(inputs[0]) == 400.0  # 100 times 2 less -2
 
 
 def test_a_guard_inside_holds_in_every_iteration():
