@@ -56,26 +56,23 @@ def transpose_into(b: Builder, graph: Graph, env: dict, active, seeds, given=EMP
         return value if type(value) is Constant else env[value]
 
     for node in graph.nodes:
-        if node.results and node.results[0] in given:
-            env.update([(r, given[r]) for r in node.results])
-            continue
         operands = [lookup(o) for o in node.operands]
         start = root.get(next((r for r in node.results if r in root), None))
+        makes_both = node.op.derivative.joint and any([r in on for r in node.results])
+        if node.results and node.results[0] in given:
+            env.update([(r, given[r]) for r in node.results])
+        elif not makes_both:
+            env.update(zip(node.results, b.keep(node, operands)))
+        elif start not in pushed:
+            b.at(node)
+            joint[node] = node.op.derivative.forward(b, node, operands)
+            env.update(zip(node.results, joint[node]))
         if start in pushed:
             tangents = pushed[start]
             if not tangents:
                 b.loc, b.tag = None, "vjp"
                 tangents[start] = b.full(1, start.type)
-            if not node.op.derivative.joint:
-                env.update(zip(node.results, b.keep(node, operands)))
             advance(b, node, env, lookup, tangents)
-            continue
-        if node.op.derivative.joint and any([r in on for r in node.results]):
-            b.at(node)
-            made = joint[node] = node.op.derivative.forward(b, node, operands)
-        else:
-            made = b.keep(node, operands)
-        env.update(zip(node.results, made))
 
     pending = {}  # value of `graph` -> contributions to its cotangent, values of `b`
     for result, seed in zip(graph.results, seeds):

@@ -41,10 +41,12 @@ def stretches(graph: Graph, on) -> tuple[dict, dict]:
 def advance(b, node, env, lookup, tangents):
     """Have `tangents` know the results of a member of a stretch; `env`, too, those of a loop, which makes both at once."""
     ts = [tangents.get(o) for o in node.operands]
+    xs, derivative = [lookup(o) for o in node.operands], node.op.derivative
     if not any([t is not None for t in ts]):
+        if derivative.joint:
+            env.update(zip(node.results, b.keep(node, xs)))
         return
     b.at(node, "vjp")
-    xs, derivative = [lookup(o) for o in node.operands], node.op.derivative
     if derivative.joint:
         values, found = derivative.push(b, node, xs, ts)
         env.update(zip(node.results, values))

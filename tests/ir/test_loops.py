@@ -207,3 +207,39 @@ def test_the_gradient_of_an_elementwise_loop_runs_forward_and_stacks_nothing():
     step = 1e-4
     slopes = [evaluate(backward(graph, [True]), [x + k * step, ct])[1] for k in (-2, -1, 1, 2)]
     close(got, np.array([1, -8, 8, -1]) @ np.array(slopes) / (12 * step), 1e-8)
+
+
+def test_elementwise_loops_in_a_body_whose_functions_are_stacked():
+    """The sine is given to the pullback of the outer loop, and the inner loop goes on from it."""
+    inner = body_of([V], lambda b, z: [b.add(b.mul(z, 0.99), b.mul(b.cos(z), 0.05))])
+    body = body_of([V], lambda b, y: apply_scan(b, inner, [], [b.mul(b.sin(y), 1.4)], [], [], 3))
+    graph = program([V], lambda b, x: apply_scan(b, body, [], [x], [], [], 4))
+
+    def plain(x):
+        for _ in range(4):
+            x = np.sin(x) * 1.4
+            for _ in range(3):
+                x = x * 0.99 + np.cos(x) * 0.05
+        return x
+
+    x, ct = np.array([0.3, 0.7, 1.1]), np.array([1.0, -2.0, 0.5])
+    want = ct * plain(x + 1e-30j).imag / 1e-30
+    assert np.min(np.abs(want)) > 1e-4
+    for g in (backward(graph, [True]), optimize(backward(graph, [True]))):
+        close(evaluate(g, [x, ct])[1], want, 1e-13)
+
+
+def test_a_loop_that_no_derivative_flows_into():
+    """copysign of a number has no derivative by the sign: the loop behind it is computed, and passes nothing back."""
+    body = body_of([V], lambda b, z: [b.add(b.mul(z, 0.9), 0.1)])
+
+    def outer(b, x):
+        (z,) = apply_scan(b, body, [], [b.copysign(b.full(2.0, V), x)], [], [], 5)
+        return [b.mul(z, x)]
+
+    graph, x = program([V], outer), np.array([0.3, -0.7, 1.1])
+    z = np.copysign(2.0, x)
+    for _ in range(5):
+        z = z * 0.9 + 0.1
+    for g in (backward(graph, [True]), optimize(backward(graph, [True]))):
+        close(evaluate(g, [x, np.ones(3)])[1], z, 1e-15)
