@@ -27,7 +27,7 @@ from tapejit.ir.types import type_of
 from .array import Array
 from .errors import ArgumentError, ArgumentTypeError, GuardError, OutputError, ShapeError, located
 from .promote import asarray, cast, truth
-from .record import apply, capture_key, recording, run_region, state
+from .record import apply, capture_key, recording, state
 from .trace import definition, function_name, leaf_data
 from .tree import Tree, flatten, map_leaves, paths, unflatten
 from .variable import settled
@@ -263,11 +263,7 @@ def while_loop(cond, body, init):
     captures = _joined(test, step)
     regions = test.over(captures), step.over(captures)
     operands = [*_given(leaves, data), *captures]
-    attrs = {"carries": len(data), "capacity": state.room}
-    outs = run_region(WHILE, [o._data if isinstance(o, Array) else o for o in operands], attrs, regions)
-    while attrs["capacity"] < outs[-1]:
-        attrs["capacity"] *= 2
-    made = apply(WHILE, operands, attrs, regions, outs=outs)
+    made = apply(WHILE, operands, {"carries": len(data), "capacity": state.room}, regions)
     return _result(step.out_tree, made[:-1], leaves, captures)
 
 

@@ -30,7 +30,7 @@ from tapejit.ir.walk import walk
 from . import native
 from .array import Array, make
 from .environment import Environment
-from .errors import ArgumentTypeError, RandomnessError, TapejitWarning, located
+from .errors import ArgumentTypeError, GuardError, RandomnessError, TapejitWarning, located
 from .into import Target
 from .mutation import own
 from .paths import FEW, Path, Paths, interpreted
@@ -58,6 +58,23 @@ def unhurried_gc():
         yield
     finally:
         gc.set_threshold(*before)
+
+
+class Room:
+    """The room that while_loops are recorded with, inside a `with`: more at each attempt that says that it ran out of it, as
+    where another lane than the one that was recorded takes more iterations."""
+
+    def __enter__(self):
+        self.before, self.suffices = state.room, False
+        return self
+
+    def __exit__(self, *exc):
+        state.room = self.before
+
+    def ran_out(self, capacity):
+        """The attempt would have needed more than this capacity; 0: it did not run out."""
+        self.suffices = not capacity
+        state.room = max(state.room, 4 * capacity)
 
 
 class Function:
@@ -279,9 +296,8 @@ class Function:
         the call became part of a tape's record."""
         with self._lock, unhurried_gc():
             self._misses += 1
-            before = state.room
-            try:
-                while True:
+            with Room() as room:
+                while not room.suffices:
                     program = self._program_to_keep(args, kwargs)
                     if state.base is not None and _reads(state.base, program.captures):
                         if target is not None:
@@ -291,12 +307,8 @@ class Function:
                     path = near if known else Path(program, soon=len(paths) >= FEW)
                     inputs = path.inputs(leaves)
                     results = path.run(inputs, target)
-                    room = 0 if type(results) is list else guards_of(path.graph)[results.index].attrs.get("capacity", 0)
-                    if not room:
-                        break
-                    state.room = 4 * room  # another lane's while_loop takes more iterations than the one recorded
-            finally:
-                state.room = before
+                    left = None if type(results) is list else guards_of(path.graph)[results.index]
+                    room.ran_out(0 if left is None else left.attrs.get("capacity", 0))
             if type(results) is not list:
                 results = evaluate_recorded(path.program, inputs, any([t.lanes for t in self.transforms]))
             elif not known and guard is not None:
@@ -345,12 +357,20 @@ class Function:
 
     def _replay(self, args, kwargs, leaves):
         """Record one level deeper, then apply the transformed record to the outer Arrays."""
-        program = self.program(args, kwargs)
-        params = program.graph.params
         data = [x if isinstance(x, Array) else leaf_data(x)[0] for x in leaves]
-        inputs = [cast(x, p.dtype) for x, p in zip(data, params)]
-        inputs += [settled(x) if isinstance(x, Array) else make(x) for x in program.captures]
-        out = [own(x, inputs) if isinstance(x, Array) else make(x) for x in walk(program.graph, Replay(), inputs)]
+        with Room() as room:
+            while not room.suffices:
+                program = self.program(args, kwargs)
+                inputs = [cast(x, p.dtype) for x, p in zip(data, program.graph.params)]
+                inputs += [settled(x) if isinstance(x, Array) else make(x) for x in program.captures]
+                try:
+                    results = walk(program.graph, Replay(), inputs)
+                    room.ran_out(0)
+                except GuardError as error:
+                    if not error.capacity:
+                        raise
+                    room.ran_out(error.capacity)
+        out = [own(x, inputs) if isinstance(x, Array) else make(x) for x in results]
         if not any([isinstance(x, Array) for x in leaves]) and not any([x._record for x in out]):
             out = [x._data[()] for x in out]
         return unflatten(program.out_tree, out)

@@ -82,7 +82,12 @@ class TapeError(TapejitError, RuntimeError):
 
 
 class GuardError(TapejitError, RuntimeError):
-    """Control flow that depends on a value and cannot be followed: lanes disagree."""
+    """Control flow that depends on a value and cannot be followed: lanes disagree.
+
+    capacity: where a while_loop ran more often than it was recorded with room for, that room.
+    """
+
+    capacity = 0
 
 
 class HiddenStateError(GuardError):

@@ -17,20 +17,23 @@ from collections import OrderedDict
 import numpy as np
 
 from tapejit.ir.build import Builder
+from tapejit.ir.evaluate import GuardFailed
 from tapejit.ir.graph import EMPTY, Constant, Graph, Node, Value
 from tapejit.ir.knobs import INTERP
 from tapejit.ir.location import resolve
 from tapejit.ir.op import TABLE
+from tapejit.ir.ops.guard import guards_of
 from tapejit.ir.passes.pipeline import optimize
 from tapejit.ir.types import NAMES, tensor, type_of
 
 from .array import Array, make
 from .errors import ConcretizationError, DTypeError, GuardError, LeakedArrayError, located, user_location
 
-GUARD = TABLE["guard"]
+GUARD, WHILE = TABLE["guard"], TABLE["while"]
 COMPILED = 2000  # operations in all iterations of a loop, from which on it is computed by compiled code
 MOST_COMPILED = 64
-_compiled: OrderedDict = OrderedDict()  # (operation, attributes, regions) -> its Executable
+_compiled: OrderedDict = OrderedDict()  # (operation, attributes, regions) -> its Executable, its guards
+_compiling = threading.Lock()
 
 
 # Operations whose results NumPy makes as views, if their memory is the operand's.
@@ -282,28 +285,48 @@ def run_region(op, datas, attrs, regions):
     """Compute an operation with regions: by compiled code, but for what is little work, and the user's own derivatives."""
     loop = op.name == "while" or attrs.get("length", 0) * sum([len(r) for r in regions]) >= COMPILED
     if not loop or INTERP.value:
-        return op.evaluate(*datas, regions=regions, **attrs)
+        try:
+            return op.evaluate(*datas, regions=regions, **attrs)
+        except GuardFailed as miss:
+            raise lanes_differ(miss.node, miss.observed) from None
+    code, guards = _code_of(op, datas, attrs, regions)
+    outs = code.run([np.asarray(x, order="C") for x in datas])
+    if type(outs) is not list:
+        raise lanes_differ(guards[outs.index], outs.observed)
+    return [r[()] if r.ndim == 0 else r for r in outs]
+
+
+def _code_of(op, datas, attrs, regions):
+    """(the Executable of an operation with regions, the guards inside)."""
     from tapejit.codegen import compile_graph
 
     key = (op.name, *attrs.items(), *[r.digest for r in regions])
-    code = _compiled.get(key)
-    if code is None:
-        b = Builder(op.name)
-        params = [b.param(type_of(np.asarray(x))) for x in datas]
-        graph = optimize(b.finish(b.apply(op, params, attrs, regions)))
-        code = _compiled[key] = compile_graph(graph, op.name)
+    with _compiling:
+        found = _compiled.pop(key, None)
+        if found is None:
+            b = Builder(op.name)
+            params = [b.param(type_of(np.asarray(x))) for x in datas]
+            graph = optimize(b.finish(b.apply(op, params, attrs, regions)))
+            found = compile_graph(graph, op.name), guards_of(graph)
+        _compiled[key] = found
         while len(_compiled) > MOST_COMPILED:
             _compiled.popitem(last=False)
-    else:
-        _compiled.move_to_end(key)
-    return [r[()] if r.ndim == 0 else r for r in code.run([np.asarray(x, order="C") for x in datas])]
+    return found
 
 
-def apply(op, operands, attrs=EMPTY, regions=(), at=None, outs=None):
+def roomy(attrs, count) -> dict:
+    """The attributes of a `while` that ran so many times: with room for them."""
+    room = attrs["capacity"]
+    while room < count:
+        room *= 2
+    return attrs if room == attrs["capacity"] else {**attrs, "capacity": room}
+
+
+def apply(op, operands, attrs=EMPTY, regions=(), at=None):
     """Compute an operation on Arrays, ndarrays and NumPy scalars, and record it at the deepest level among them.
 
     Operands must have the dtypes that the operation takes (`promote.py` sees to that). Returns a list of Arrays.
-    `at`: the node that this one repeats, for its location. `outs`: the results, if they are known.
+    `at`: the node that this one repeats, for its location.
     """
     record, datas = None, []
     for o in operands:
@@ -320,10 +343,9 @@ def apply(op, operands, attrs=EMPTY, regions=(), at=None, outs=None):
         record = _shallow(record, operands)
     if op is GUARD:
         return guard_again(datas[0], operands[0], record, at)
-    if outs is not None:
-        pass
-    elif regions:
+    if regions:
         outs = run_region(op, datas, attrs, regions)
+        attrs = roomy(attrs, outs[-1]) if op is WHILE else attrs
     else:
         outs = op.evaluate(*datas, **attrs) if attrs else op.evaluate(*datas)
     results = [make(out) for out in outs] if record is None else record.append(op, operands, attrs, outs, regions, at)
@@ -347,13 +369,15 @@ def _shallow(record, operands):
 
 def lanes_differ(guard, observed):
     """The error for a guard of a mapped function that one of its lanes does not pass."""
-    return located(
+    error = located(
         GuardError,
         f"control flow depends on a value that differs between lanes (recorded {guard.attrs['seen']!r}, another lane has "
         f"{observed!r})",
         "np.where(condition, a, b) in place of `if` on a mapped value",
         where=resolve(guard.loc),
     )
+    error.capacity = guard.attrs.get("capacity", 0)
+    return error
 
 
 def guard_again(data, operand, record, at):

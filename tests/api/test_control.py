@@ -231,6 +231,35 @@ def test_a_while_loop_in_a_scan_gets_more_room():
     assert g.cache_info().paths <= 3
 
 
+def square_root(a):
+    return while_loop(lambda x: abs(x * x - a) > 1e-13 * a, lambda x: (x + a / x) / 2, a)
+
+
+def test_lanes_that_need_more_room_inside_records_and_on_tapes():
+    """The lane recorded takes 6 iterations, the last one 20."""
+    v = np.array([2.0, 3.0, 1e9])
+    assert_allclose(jit(lambda v: vmap(grad(square_root))(v))(v), 0.5 / np.sqrt(v), rtol=1e-9)
+    a = tapejit.Array(v)
+    with GradientTape() as tape:
+        tape.watch(a)
+        y = vmap(square_root)(a)
+    assert_allclose(tape.gradient(y, a).numpy(), 0.5 / np.sqrt(v), rtol=1e-9)
+
+
+@pytest.mark.parametrize("steps", [100, 2000])
+def test_lanes_that_differ_within_a_folded_loop_are_told_with_the_line(steps):
+    def grown(s):
+        for _ in range(steps):
+            s = s * 1.0002 + 0.01
+            if s > 50.0:
+                return s * 2
+        return s
+
+    lanes = np.array([0.1, 0.2, 49.5])
+    refused(GuardError, lambda: vmap(grown)(lanes), "if s > 50.0", "differs between lanes")
+    refused(GuardError, lambda: jit(lambda v: np.sum(vmap(grown)(v)))(lanes), "if s > 50.0", "differs between lanes")
+
+
 def test_what_is_imported_meanwhile_draws_no_random_numbers():
     """Compiling within a record imports modules that seed generators of their own."""
     import subprocess
