@@ -29,7 +29,6 @@ from .loops import (
     Bind,
     Buffer,
     Call,
-    Exit,
     Fill,
     For,
     Index,
@@ -44,7 +43,6 @@ from .loops import (
     Store,
     Tiles,
     Write,
-    flat,
 )  # fmt: skip
 from .scalars import MEMORY, TYPES, Emitter, Scalar, called_function, literal, power_function
 
@@ -372,7 +370,7 @@ class ModuleEmitter:
         left, k = f"%left{self.loops}", self.loops
         self.loops += 1
         lines.append(f"  {left} = call i64 @{name}({', '.join([f'ptr {a}' for a in (*args, '%observed')])})")
-        if any([type(s) is Exit for s in flat([step])]):
+        if step.guarded:
             lines += [
                 f"  %whole{k} = icmp eq i64 {left}, 0", f"  br i1 %whole{k}, label %whole.{k}, label %part.{k}",
                 f"part.{k}:", f"  ret i64 {left}", f"whole.{k}:",

@@ -262,6 +262,11 @@ class Region:
     steps: list | None = None
 
     @property
+    def guarded(self):
+        """Whether a guard inside may leave the whole program."""
+        return any([isinstance(s, Exit) for s in flat([self])])
+
+    @property
     def buffers(self):
         return list(dict.fromkeys([*self.operands, *self.results, *[self.scratch] * (self.scratch is not None)]))
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from tapejit.ir.ops.loop import parts
 
-from .loops import Exit, flat
 from .memory import LINE
 from .writer import Writer
 
@@ -46,7 +45,6 @@ class _Driver:
         self.w = Writer("", dict.fromkeys(names, PROGRAM))
         self.operands = [f"%x{i}" for i in range(len(step.operands))]
         self.results = [f"%y{i}" for i in range(len(step.results))]
-        self.guarded = any([type(s) is Exit for s in flat([step])])
 
     def function(self):
         w = self.w
@@ -58,11 +56,11 @@ class _Driver:
             self.places.append([w.byte("%scratch", at), w.byte("%scratch", at + lines_of(t.nbytes))])
             at += 2 * lines_of(t.nbytes)
         self.flag, self.arena = w.byte("%scratch", at), w.byte("%scratch", at + LINE)
-        if self.guarded:
+        if self.step.guarded:
             self.left = w.variable("i64", "0")
         self.run()
         w.line("ret i64 0")
-        if self.guarded:
+        if self.step.guarded:
             w.label("leave")
             w.line(f"ret i64 {w.load(self.left, type='i64')}")
         parameters = ", ".join([f"ptr {p}" for p in (*self.operands, *self.results, "%scratch", "%observed")])
@@ -84,7 +82,7 @@ class _Driver:
         """Run a program; leave if a guard in it fails."""
         w = self.w
         left = w.call(self.names[number], self.inputs, self.outputs, self.arena, "%observed")
-        if self.guarded:
+        if self.step.guarded:
             w.store(left, self.left, "i64")
             w.need(w.test("eq", left, "0"), "leave")
 

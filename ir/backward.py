@@ -20,7 +20,7 @@ from .diagonal import advance, pull, stretches
 from .graph import EMPTY, Constant, Graph
 from .pause import pause_gc
 from .types import tensor
-from .walk import Copy, inline, walk
+from .walk import Copy, inline, rebuild
 
 
 @pause_gc
@@ -121,8 +121,7 @@ def in_segments(graph: Graph) -> Graph:
     segments = {node: node.op.derivative.segments(node) for node in graph.nodes if node.op.derivative.joint}
     if not any([s is not None for s in segments.values()]):
         return graph
-    b = Builder(graph.name)
-    return b.finish(walk(graph, _InSegments(b, segments), list(b.params_of(graph.params).values())))
+    return rebuild(graph, _InSegments(Builder(graph.name), segments))
 
 
 class _InSegments(Copy):

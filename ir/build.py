@@ -304,9 +304,9 @@ def _stretches(shape, shapes):
     return np.broadcast_shapes(*shapes) == np.broadcast_shapes(shape, *shapes)
 
 
-def _guarded(node) -> bool:
-    """Whether a nested graph of the node holds a guard."""
-    return any([n.op.kind == "guard" or (n.regions and _guarded(n)) for region in node.regions for n in region.nodes])
+def guards(node) -> bool:
+    """Whether a node is a guard or holds one, and so stays though nothing reads what it makes."""
+    return node.op.kind == "guard" or any([guards(n) for region in node.regions for n in region.nodes])
 
 
 def drop_dead(graph: Graph) -> Graph:
@@ -314,7 +314,7 @@ def drop_dead(graph: Graph) -> Graph:
     live = set(graph.results)
     kept = []
     for node in reversed(graph.nodes):
-        if any([r in live for r in node.results]) or node.op.kind == "guard" or (node.regions and _guarded(node)):
+        if any([r in live for r in node.results]) or guards(node):
             kept.append(node)
             live.update(node.operands)
     kept.reverse()

@@ -50,6 +50,12 @@ class Copy:
         return self.builder.apply(node.op, operands, node.attrs, node.regions)
 
 
+def rebuild(graph: Graph, handler: Copy) -> Graph:
+    """The graph that a handler makes of a graph, on the handler's builder."""
+    b = handler.builder
+    return b.finish(walk(graph, handler, list(b.params_of(graph.params).values())))
+
+
 def inline(builder: Builder, graph: Graph, args, step="") -> list:
     """Apply a graph's nodes on a builder; its result values there. `step` tags them as made by a transform."""
     return walk(graph, Copy(builder, step), args)

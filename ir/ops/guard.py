@@ -12,7 +12,7 @@ from ..build import Builder
 from ..graph import Graph
 from ..op import NONDIFFERENTIABLE, Op, register
 from ..types import BOOL
-from ..walk import Copy, walk
+from ..walk import Copy, rebuild
 
 
 def _infer(types, attrs):
@@ -59,8 +59,7 @@ def unguarded(graph: Graph) -> Graph:
     """The graph without guards, for what is computed again after they held. All other nodes stay, in their order."""
     if not guards_of(graph):
         return graph
-    b = Builder(graph.name, simplify=False)
-    return b.finish(walk(graph, _Unguarded(b), list(b.params_of(graph.params).values())))
+    return rebuild(graph, _Unguarded(Builder(graph.name, simplify=False)))
 
 
 class _Unguarded(Copy):

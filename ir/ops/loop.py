@@ -61,6 +61,11 @@ def parts(attrs, operands) -> Parts:
     return Parts(operands[:c], operands[c : c + k], operands[c + k : c + k + m], operands[c + k + m :])
 
 
+def of_body(attrs, values) -> Parts:
+    """The same of what belongs to the parameters of a scan's body, which takes no count."""
+    return parts({**attrs, "counted": False}, values)
+
+
 def scan_attrs(length, carries, rows, reverse=False, counted=False) -> dict:
     return {"length": length, "carries": carries, "rows": rows, "reverse": reverse, "counted": counted}
 
@@ -118,13 +123,19 @@ def _chosen(values, flags):
     return [v for v, f in zip(values, flags) if f]
 
 
-def costly(body) -> list:
-    """The values of a body that reverse mode stacks rather than compute again."""
+def kept(body, carries) -> list:
+    """The values of an iteration that reverse mode stacks: what it began with, and what is costly to compute again."""
     small = all([p.type.size <= SCALAR_LOOP for p in body.params])
-    return [
+    costly = [
         r for node in body.nodes for r in node.results
         if (node.op.kind == "contract" and not small) or (node.op.kind == "elementwise" and node.op.cost >= COSTLY)
     ]  # fmt: skip
+    return [*body.params[:carries], *costly]
+
+
+def fits(length, body, carries) -> bool:
+    """Whether the stacks of all iterations are no larger than is allowed."""
+    return length * sum([v.type.nbytes for v in kept(body, carries)]) <= LOOP_BYTES.value
 
 
 class _ScanDerivative(Derivative):
@@ -140,7 +151,7 @@ class _ScanDerivative(Derivative):
         ts = [b.zeros(x.type) if f and t is None else t for x, t, f in zip(own, ts, flags)]
         both = linearize(body, flags)
         n, m = len(body.results), len(rows)
-        params, tangents_of = body_params(both, len(body.params)), iter(both.params[len(body.params) :])
+        params, tangents_of = both.params[: len(body.params)], iter(both.params[len(body.params) :])
         d_params = [next(tangents_of) if f else None for f in flags]
 
         def interleaved(primal, tangent):
@@ -164,16 +175,16 @@ class _ScanDerivative(Derivative):
     def forward(self, b, node, xs):
         """The results, and the stacks that `vjp` reads: of each carry, and of what is costly."""
         body = node.regions[0]
-        kept = [*body.params[: node.attrs["carries"]], *costly(body)]
-        graph = Graph(body.name, body.params, body.nodes, [*body.results, *kept])
+        stacked = kept(body, node.attrs["carries"])
+        graph = Graph(body.name, body.params, body.nodes, [*body.results, *stacked])
         return b.apply(node.op, xs, node.attrs, (graph,))
 
     def vjp(self, b, node, xs, ys, cts, wanted, strong=0):
         body, k, length = unguarded(node.regions[0]), node.attrs["carries"], node.attrs["length"]
         count, inits, rows, invariants = parts(node.attrs, xs)
         flags, _ = spread(body, wanted[len(count) :], k)
-        active = parts({**node.attrs, "counted": False}, flags)
-        saved, stacked = ys[len(body.results) :], costly(body)
+        active = of_body(node.attrs, flags)
+        saved, stacked = ys[len(body.results) :], kept(body, k)[k:]
         bb = Builder(f"pullback_{body.name}")
         cts_in = [bb.param(x.type, "ct") if f else None for x, f in zip(inits, active.inits)]
         sums = [bb.param(x.type, "sum") if f else None for x, f in zip(invariants, active.invariants)]
@@ -184,7 +195,7 @@ class _ScanDerivative(Derivative):
         fixed = [bb.param(p.type, p.name) for p in body.params[k + len(rows) :]]
         env = dict(zip(body.params, [*before, *row, *fixed]))
         grads, _ = transpose_into(bb, body, env, flags, [*cts_in, *seeds], given, strong)
-        grads = parts({**node.attrs, "counted": False}, grads)
+        grads = of_body(node.attrs, grads)
         bb.loc, bb.tag = None, "vjp"
         back = [bb.zeros(x.type) if g is None else g for x, g, f in zip(inits, grads.inits, active.inits) if f]
         back += [bb.accumulate(s, g) for s, g in zip(sums, grads.invariants) if s is not None]
@@ -209,16 +220,10 @@ class _ScanDerivative(Derivative):
 
     def segments(self, node):
         """The scan as a scan of scans, if its stacks would be larger than is allowed; else None."""
-        length, body = node.attrs["length"], node.regions[0]
-        each = sum([p.type.nbytes for p in body.params[: node.attrs["carries"]]])
-        inner = isqrt(length)
-        if length * each <= LOOP_BYTES.value or inner < 2:
+        inner = isqrt(node.attrs["length"])
+        if inner < 2 or fits(node.attrs["length"], node.regions[0], node.attrs["carries"]):
             return None
         return _segmented(node, inner)
-
-
-def body_params(graph, count):
-    return list(graph.params[:count])
 
 
 def _segmented(node, inner) -> Graph:
@@ -273,8 +278,8 @@ def _segmented(node, inner) -> Graph:
     return b.finish([*state, *outs])
 
 
-def _moved(b, x, to):
-    """The axis 0 of a value moved to position `to`, 0 or 1, or axis 1 moved to 0: they change places."""
+def _swapped(b, x):
+    """A value with its first two axes, iterations and lanes, in each other's place."""
     return b.transpose(x, perm=(1, 0, *range(2, x.ndim)))
 
 
@@ -300,14 +305,14 @@ def _batch_scan(b, node, xs, batched, size):
     body, k, length = node.regions[0], node.attrs["carries"], node.attrs["length"]
     count, inits, rows, invariants = parts(node.attrs, xs)
     graph, flags, made = _batched_body(body, batched[len(count) :], k, size)
-    was = parts({**node.attrs, "counted": False}, batched[len(count) :])
-    now = parts({**node.attrs, "counted": False}, flags)
+    was = of_body(node.attrs, batched[len(count) :])
+    now = of_body(node.attrs, flags)
     inits = [b.broadcast_to(x, (size, *x.shape)) if f and not w else x for x, w, f in zip(inits, was.inits, now.inits)]
-    rows = [_moved(b, x, 0) if f else x for x, f in zip(rows, now.rows)]
+    rows = [_swapped(b, x) if f else x for x, f in zip(rows, now.rows)]
     results = apply_scan(b, graph, count, inits, rows, invariants, length, node.attrs["reverse"])
     out = []
     for i, (r, on) in enumerate(zip(results, made)):
-        out.append((_moved(b, r, 0) if i >= k else r) if on else b.broadcast_to(r, (size, *r.shape)))
+        out.append((_swapped(b, r) if i >= k else r) if on else b.broadcast_to(r, (size, *r.shape)))
     return out
 
 
@@ -424,17 +429,13 @@ class _WhileDerivative(Derivative):
 
     def segments(self, node):
         """What is pulled back is a scan; over its allowance it is pulled back in pieces."""
-        each = sum([o.type.nbytes for o in node.operands[: node.attrs["carries"]]])
-        if node.attrs["capacity"] * each <= LOOP_BYTES.value:
+        pieces = scan.derivative.segments(self.counted(node))
+        if pieces is None:
             return None
-        counted = self.counted(node)
         b = Builder("pieces")
         xs = [b.param(o.type) for o in node.operands]
         b.at(node)
         ran = self.ran(b, node, xs)
-        pieces = scan.derivative.segments(counted)
-        if pieces is None:
-            return None
         return b.finish([*inline(b, pieces, [ran[-1], *xs]), ran[-1]])
 
 

@@ -16,7 +16,7 @@ from ..evaluate import evaluate
 from ..graph import Graph
 from ..linearize import linearize
 from ..op import Derivative, Op, register
-from ..walk import Copy, inline, walk
+from ..walk import Copy, inline, rebuild
 
 
 class CapturedDerivative(Exception):
@@ -114,8 +114,7 @@ def expand(graph: Graph) -> Graph:
     """The graph with every custom node replaced by its primal region: done last, when no derivative is due."""
     if not any(node.regions for node in graph.nodes):
         return graph
-    b = Builder(graph.name)
-    return b.finish(walk(graph, _Expand(b), list(b.params_of(graph.params).values())))
+    return rebuild(graph, _Expand(Builder(graph.name)))
 
 
 class _Expand(Copy):

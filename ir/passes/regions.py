@@ -16,12 +16,12 @@ from collections.abc import Callable
 from weakref import WeakKeyDictionary
 
 from ..batch import batch
-from ..build import Builder
+from ..build import Builder, guards
 from ..graph import Constant, Graph
 from ..op import TABLE
 from ..ops.guard import guards_of
 from ..ops.loop import apply_scan, parts, scan
-from ..walk import Copy, inline, walk
+from ..walk import Copy, inline, rebuild
 
 CUSTOM = TABLE["custom"]
 MAP_BYTES = 1 << 26  # of all values of all iterations of a loop that becomes operations on all rows
@@ -34,18 +34,19 @@ def optimize_regions(graph: Graph, inner: Callable[[Graph], Graph], way) -> Grap
     if not any([node.regions and node.op is not CUSTOM for node in graph.nodes]):
         return graph
     while True:
-        used = {o for node in graph.nodes for o in node.operands}
-        used.update(graph.results)
-        b = Builder(graph.name)
-        graph = b.finish(walk(graph, _Regions(b, used, inner, way), list(b.params_of(graph.params).values())))
+        graph = rebuild(graph, _Regions(Builder(graph.name), _used(graph), inner, way))
         if not _in_vain(graph):  # a loop that needs less than before may have been what an earlier one stacked for
             return graph
 
 
+def _used(graph) -> set:
+    """The values that something reads."""
+    return {o for node in graph.nodes for o in node.operands}.union(graph.results)
+
+
 def _in_vain(graph) -> bool:
     """Whether a loop makes a stack that nothing reads."""
-    used = {o for node in graph.nodes for o in node.operands}
-    used.update(graph.results)
+    used = _used(graph)
     return any([r not in used for node in graph.nodes if node.op is scan for r in node.results[node.attrs["carries"] :]])
 
 
@@ -103,7 +104,7 @@ class _Loop:
             before = len(needed)
             needed.update([body.results[params[p]] for p in params if p in needed])
             for node in reversed(body.nodes):
-                if any([r in needed for r in node.results]) or (node.op.kind == "guard" or node.regions and _guards(node)):
+                if any([r in needed for r in node.results]) or guards(node):
                     needed.update(node.results)
                     needed.update(node.operands)
             if len(needed) == before:
@@ -249,10 +250,6 @@ class _Loop:
             else:
                 out.append(self.out_of(i) if self.wanted[i] else None)
         return out
-
-
-def _guards(node):
-    return any([guards_of(region) for region in node.regions])
 
 
 def _known(value, fixed, still):

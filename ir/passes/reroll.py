@@ -342,10 +342,7 @@ class _Fold:
         if found is None:
             if type(old) is Constant:
                 return old
-            stack, k = self.rows[old]
-            b, rest = self.b, stack.ndim - 1
-            row = b.slice(stack, start=(k,) + (0,) * rest, stop=(k + 1, *stack.shape[1:]), step=(1,) * (rest + 1))
-            found = self.env[old] = b.reshape_to(row, old.shape)
+            found = self.env[old] = self.b.reshape_to(stacked(self.b, *self.rows[old], 1), old.shape)
         return found
 
     def used_outside(self) -> dict:
@@ -502,5 +499,10 @@ class _FoldLoop:
     def is_only_written(self, j) -> bool:
         """Whether the versions of an array that the update at place j makes are read by its next one only, and after."""
         readers = [at for at, slot in self.loop.slots.items() if slot[0] in ("in", "carry") and slot[1] == j]
+        return readers == [(j, 0)] and self.used.get((j, 0), set()) <= {self.loop.count - 1} and self.moves_by_elements(j)
+
+    def moves_by_elements(self, j) -> bool:
+        """Whether the window at place j moves along one axis, on which it is one element long: no two of them overlap."""
         _, step = self.loop.moves[j]
-        return readers == [(j, 0)] and self.used.get((j, 0), set()) <= {self.loop.count - 1} and sum(map(bool, step)) == 1
+        window = self.columns[j][0].operands[1].shape
+        return [n for n, k in zip(window, step) if k] == [1]

@@ -14,7 +14,7 @@ from ..build import Builder, drop_dead
 from ..graph import Graph
 from ..op import get
 from ..ops.region import expand
-from ..walk import Copy, walk
+from ..walk import Copy, rebuild
 
 STOP = get("stop_gradient")
 
@@ -24,8 +24,7 @@ def simplify(graph: Graph, release: bool = False) -> Graph:
     graph = expand(graph) if release else graph
     if all([node.normal and node.op is not STOP for node in graph.nodes]):
         return drop_dead(graph)
-    b = Builder(graph.name)
-    return b.finish(walk(graph, _Simplify(b, release), list(b.params_of(graph.params).values())))
+    return rebuild(graph, _Simplify(Builder(graph.name), release))
 
 
 class _Simplify(Copy):

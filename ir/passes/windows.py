@@ -63,12 +63,11 @@ def _first(b, x, axis):
 
 
 def written(b, x, stack, start, step, node, count):
-    """x with the windows, which move along one axis and do not overlap, replaced by the rows of the stack."""
+    """x with the windows, one element long on the one axis that they move along, replaced by the rows of the stack."""
     shape = node.operands[1].shape
     ((axis, by),) = [(a, k) for a, k in enumerate(step) if k]
     others = [n for a, n in enumerate(shape) if a != axis]
-    part = b.reshape_to(stack, (count, *others)) if shape[axis] == 1 else None
-    part = b.transpose(part, perm=(*range(1, axis + 1), 0, *range(axis + 1, part.ndim)))
+    part = b.transpose(b.reshape_to(stack, (count, *others)), perm=(*range(1, axis + 1), 0, *range(axis + 1, len(shape))))
     stop = [a + z - s for a, z, s in zip(start, node.attrs["stop"], node.attrs["start"])]
     low, stride = list(start), list(node.attrs["step"])
     low[axis] = start[axis] if by > 0 else start[axis] + (count - 1) * by

@@ -243,3 +243,15 @@ def test_a_loop_that_no_derivative_flows_into():
         z = z * 0.9 + 0.1
     for g in (backward(graph, [True]), optimize(backward(graph, [True]))):
         close(evaluate(g, [x, np.ones(3)])[1], z, 1e-15)
+
+
+def test_what_is_costly_counts_as_memory_too():
+    """The network's carries alone would fit into 7 x 24 bytes; its products and tanh beside them do not."""
+    graph, args, _ = PROGRAMS["network"]
+    cts = random_like(evaluate(graph, args), seed=3)
+    want = evaluate(backward(graph, floats(args)), [*args, *cts])
+    with LOOP_BYTES.at(N * 24):
+        vjp = optimize(backward(graph, floats(args)))
+    assert any([node.op.name == "scan" for n in vjp.nodes for region in n.regions for node in region.nodes])
+    for got, w in zip(evaluate(vjp, [*args, *cts]), want, strict=True):
+        close(got, w, 1e-13)
