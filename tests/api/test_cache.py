@@ -1,12 +1,12 @@
 """The cache: what makes a new record, what does not, what is freed, and what is left behind by a failure."""
 
 import gc
-import threading
 import weakref
 
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
+from support import in_threads
 
 import tapejit
 from tapejit import dispatch, grad, jit, paths, vmap
@@ -311,26 +311,6 @@ def test_variables_are_read_at_each_call():
 
 
 # ---- threads ------------------------------------------------------------------------------------------------------
-def in_threads(work, count=8):
-    """[work(0), ..., work(count - 1)], each in a thread of its own, started together."""
-    out, failures, start = [None] * count, [], threading.Barrier(count)
-
-    def run(i):
-        try:
-            start.wait()
-            out[i] = work(i)
-        except BaseException as error:
-            failures.append(error)
-
-    threads = [threading.Thread(target=run, args=(i,)) for i in range(count)]
-    for t in threads:
-        t.start()
-    for t in threads:
-        t.join()
-    assert not failures
-    return out
-
-
 def test_threads_with_different_shapes_agree_with_serial_results():
     def body(x):
         return np.sum(np.sin(x) * x**2)
@@ -340,7 +320,7 @@ def test_threads_with_different_shapes_agree_with_serial_results():
     def work(i):
         return [f(np.linspace(0.1 * k, 1, 3 + i)) for k in range(20)]
 
-    got = in_threads(work)
+    got = in_threads(work, range(8))
     for i, results in enumerate(got):
         for k, g in enumerate(results):
             x = np.linspace(0.1 * k, 1, 3 + i)
@@ -350,7 +330,7 @@ def test_threads_with_different_shapes_agree_with_serial_results():
 
 def test_threads_with_one_shape_record_once_and_do_not_mix_results():
     f = jit(lambda x: x * 2 + 1)
-    for i, results in enumerate(in_threads(lambda i: [f(np.full(1000, float(i))) for _ in range(30)])):
+    for i, results in enumerate(in_threads(lambda i: [f(np.full(1000, float(i))) for _ in range(30)], range(8))):
         for r in results:
             assert_array_equal(r, np.full(1000, 2.0 * i + 1))
     assert f.cache_info().misses == 1
@@ -358,7 +338,7 @@ def test_threads_with_one_shape_record_once_and_do_not_mix_results():
 
 def test_threads_that_take_different_branches():
     f = grad(lambda x: x**2 if x > 0 else x**3)
-    got = in_threads(lambda i: [f((-1.0) ** (i + k) * 2.0) for k in range(20)])
+    got = in_threads(lambda i: [f((-1.0) ** (i + k) * 2.0) for k in range(20)], range(8))
     assert got == [[4.0 if (i + k) % 2 == 0 else 12.0 for k in range(20)] for i in range(8)]
 
 
@@ -373,7 +353,7 @@ def test_tapes_of_threads_are_their_own():
             out.append(float(tape.gradient(y, x).numpy()))
         return out
 
-    assert in_threads(work) == [[2.0 * (i + k) for k in range(5)] for i in range(8)]
+    assert in_threads(work, range(8)) == [[2.0 * (i + k) for k in range(5)] for i in range(8)]
 
 
 # ---- failures -----------------------------------------------------------------------------------------------------

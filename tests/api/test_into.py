@@ -8,6 +8,7 @@ import threading
 
 import numpy as np
 import pytest
+from support import in_threads
 
 import tapejit
 from tapejit.codegen import native
@@ -283,11 +284,7 @@ def test_threads_write_their_own_arrays(how):
             if gradient is not slope or not np.allclose(slope, np.sin(2 * x), atol=1e-12):
                 wrong.append(x[-1])
 
-    threads = [threading.Thread(target=work, args=(x,)) for x in xs]
-    for t in threads:
-        t.start()
-    for t in threads:
-        t.join()
+    in_threads(work, xs)
     assert not wrong
 
 

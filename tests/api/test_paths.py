@@ -3,12 +3,12 @@
 import itertools
 import math
 import re
-import threading
 import warnings
 
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
+from support import in_threads
 
 from tapejit import TapejitWarning, grad, jit, value_and_grad, vmap
 from tapejit.errors import HiddenStateError
@@ -116,17 +116,11 @@ def test_threads_grow_and_follow_one_tree():
         for n in np.random.default_rng(seed).integers(0, 90, size=150):
             if not math.isclose(f(1.01, float(n)), n * 1.01 ** (n - 1), rel_tol=1e-12, abs_tol=1e-300):
                 wrong.append(n)
-        done.append(seed)
 
-    done = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", TapejitWarning)
-        threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
-        for t in threads:
-            t.start()
-        for t in threads:
-            t.join()
-    assert not wrong and sorted(done) == [0, 1, 2, 3] and f.cache_info().paths == MAX_PATHS
+        in_threads(work, range(4))
+    assert not wrong and f.cache_info().paths == MAX_PATHS
 
 
 # ---- what is tried ---------------------------------------------------------------------------------------------------------
@@ -355,11 +349,7 @@ def test_threads_merge_and_grow():
             if not (math.isclose(value, 1.01**n, rel_tol=1e-12) and math.isclose(slope, n * 1.01 ** (n - 1), rel_tol=1e-12)):
                 wrong.append(n)
 
-    threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
-    for t in threads:
-        t.start()
-    for t in threads:
-        t.join()
+    in_threads(work, range(4))
     assert not wrong and f.lookup(1.0, 1.0).merged is not None
 
 

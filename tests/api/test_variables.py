@@ -6,6 +6,7 @@ import threading
 
 import numpy as np
 import pytest
+from support import in_threads
 
 import tapejit
 from tapejit import Array, GradientTape, UnconnectedWarning, Variable, grad, jit, value_and_grad, vmap
@@ -190,11 +191,7 @@ def test_one_variable_on_tapes_of_several_threads():
             gate.wait()  # each has read it before any takes its gradient
         out[i] = float(tape.gradient(y, v).numpy())
 
-    threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
-    for t in threads:
-        t.start()
-    for t in threads:
-        t.join()
+    in_threads(work, range(4))
     assert out == [1.0, 4.0, 12.0, 32.0]
 
 

@@ -5,11 +5,11 @@ import os
 import pickle
 import subprocess
 import sys
-import threading
 
 import numpy as np
 import pytest
 from numpy._core.multiarray import get_handler_name
+from support import in_threads
 
 import tapejit
 from tapejit.codegen import allocate
@@ -158,11 +158,7 @@ def test_threads():
         if any([not (y == 2.0 * k + 1.0).all() for y in kept]):
             wrong.append(k)
 
-    threads = [threading.Thread(target=work, args=(k,)) for k in range(4)]
-    for t in threads:
-        t.start()
-    for t in threads:
-        t.join()
+    in_threads(work, range(4))
     assert not wrong
 
 

@@ -4,11 +4,11 @@ import gc
 import os
 import subprocess
 import sys
-import threading
 import weakref
 
 import numpy as np
 import pytest
+from support import in_threads
 
 from tapejit.codegen import GuardExit, compile, compile_graph, engine
 from tapejit.ir import ops  # noqa: F401  fills the table
@@ -109,11 +109,7 @@ def test_threads():
             if not np.allclose(found, wanted) or own.run([np.ones(5)])[0][0] != 101.0 + k % 3:
                 wrong.append(k)
 
-    threads = [threading.Thread(target=work, args=(k,)) for k in range(6)]
-    for t in threads:
-        t.start()
-    for t in threads:
-        t.join()
+    in_threads(work, range(6))
     assert not wrong and len(shared._arenas) <= 6
 
 

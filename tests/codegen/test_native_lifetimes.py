@@ -10,6 +10,7 @@ import weakref
 
 import numpy as np
 import pytest
+from support import in_threads
 
 import tapejit
 from tapejit.codegen import native
@@ -318,11 +319,7 @@ def test_threads_call_one_function():
             if not np.allclose(gradient, np.sin(2 * x)) or not np.isclose(value, np.sum(np.sin(x) ** 2)):
                 wrong.append(n)
 
-    threads = [threading.Thread(target=work, args=(n,)) for n in (1, 2, 3, 3, 50, 50)]
-    for t in threads:
-        t.start()
-    for t in threads:
-        t.join()
+    in_threads(work, (1, 2, 3, 3, 50, 50))
     assert not wrong
 
 

@@ -10,6 +10,7 @@ import threading
 
 import numpy as np
 import pytest
+from support import in_threads
 
 import tapejit
 from tapejit.codegen import threads, tile
@@ -199,11 +200,7 @@ def test_many_python_threads_at_once():
             if not same(f(*args[k]), wanted[k]):
                 wrong.append(k)
 
-    running = [threading.Thread(target=work, args=(k,)) for k in range(4)]
-    for t in running:
-        t.start()
-    for t in running:
-        t.join()
+    in_threads(work, range(4))
     assert not wrong
 
 

@@ -10,6 +10,7 @@ from functools import lru_cache
 import mpmath
 import numpy as np
 import pytest
+from support import in_threads
 
 from tapejit.codegen import compile_graph, vecmath
 from tapejit.codegen.vecmath import rare, report
@@ -171,11 +172,7 @@ def test_threads_that_meet_the_first_rare_argument_together(monkeypatch):
         start.wait()
         results.append(call(np.full(100_000, 1e22)))
 
-    threads = [threading.Thread(target=work) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    in_threads(lambda _: work(), range(8))
     assert len(results) == 8 and all((np.abs(r - 0.5232147853951389) < 2e-16).all() for r in results)
 
 

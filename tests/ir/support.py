@@ -1,4 +1,7 @@
-"""Graphs of one operation, and oracles that know nothing of our rules: finite differences, lane by lane runs."""
+"""Graphs of one operation, and oracles that know nothing of our rules: finite differences, lane by lane runs; threads."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
@@ -77,3 +80,16 @@ def same(got, want, ulp=0, largest=(), signed_zeros=True):
     if signed_zeros:
         good &= np.isnan(want) | (want != 0) | (np.signbit(got) == np.signbit(want))
     assert np.all(good), (got[~good], want[~good], np.argwhere(~good))
+
+
+def in_threads(work, arguments):
+    """[work(a) for a in arguments], each in a thread of its own, started together; what any of them raises is raised."""
+    arguments = list(arguments)
+    start = threading.Barrier(len(arguments))
+
+    def run(argument):
+        start.wait()
+        return work(argument)
+
+    with ThreadPoolExecutor(len(arguments)) as pool:
+        return list(pool.map(run, arguments))
