@@ -79,7 +79,7 @@ class Cut:
     def _value(self, x):
         """The value of an Array in the cut record, or None."""
         if x._record is self.record:
-            return x._value
+            return self.record.value(x)
         return self.record.captured(x)
 
     def _mark(self):

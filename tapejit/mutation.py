@@ -168,11 +168,12 @@ def _records(root, value) -> bool:
         raise _not_ours(here, "made outside of it")
     if record is not here:
         raise _not_ours(here, f"that belongs to {record.name}")
-    if root._value.node is None and not any([root._value is p for p in here.params]):
+    value = here.value(root)
+    if not here.makes(value) and not any([value is p for p in here.params]):
         raise _not_ours(here, "that it closes over")
-    if root._value.node is None:
+    if not here.makes(value):
         warnings.warn(
-            f"{here.name} writes into its argument {root._value.name or ''}: it works on a copy, the caller's array stays as "
+            f"{here.name} writes into its argument {value.name or ''}: it works on a copy, the caller's array stays as "
             "it is. Return the array; start with `x = x.copy()` to say so.",
             TapejitWarning,
             stacklevel=_outside(),

@@ -11,8 +11,11 @@ returns or raises, and an Array that outlives it says so when it is used.
 
 from __future__ import annotations
 
+import sys
 import threading
+from bisect import bisect_right
 from collections import OrderedDict
+from operator import attrgetter
 
 import numpy as np
 
@@ -28,10 +31,12 @@ from tapejit.ir.types import NAMES, tensor, type_of
 
 from .array import Array, make
 from .errors import ConcretizationError, DTypeError, GuardError, LeakedArrayError, located, user_location
+from .follow import FIRST, search, settle
 
 GUARD, WHILE = TABLE["guard"], TABLE["while"]
 COMPILED = 2000  # operations in all iterations of a loop, from which on it is computed by compiled code
 MOST_COMPILED = 64
+BASE = attrgetter("base")
 _compiled: OrderedDict = OrderedDict()  # (operation, attributes, regions) -> its Executable, its guards
 _compiling = threading.Lock()
 
@@ -123,7 +128,10 @@ def count_open(change: int) -> None:
 class Record:
     """The record of one function call, one level: parameters, nodes in order, captured outer values."""
 
-    __slots__ = ("depth", "name", "params", "nodes", "captures", "closed", "constants", "arrays", "readings")
+    __slots__ = (
+        "depth", "name", "params", "nodes", "captures", "closed", "constants", "arrays", "readings",
+        "follower", "loops", "pending", "numbers", "folded", "begun", "search_at",
+    )  # fmt: skip
 
     def __init__(self, depth, name):
         self.depth, self.name, self.closed = depth, name, False
@@ -132,6 +140,12 @@ class Record:
         self.constants = {}
         self.readings = {}  # id of a Variable -> (the Variable, the Arrays it was read as, one per assignment between)
         self.arrays = None  # Value -> what was read as it, kept from when a tape begins inside this record
+        # Loops that are folded while they are recorded, see follow.py.
+        self.follower = None  # of the loop that is recorded now
+        self.loops = []  # Followers that have ended
+        self.pending = {}  # values that are rows of scans, but have no node yet -> (Follower, which)
+        self.numbers = self.folded = 0  # given out; nodes up to the last scan
+        self.begun, self.search_at = None, FIRST if depth else sys.maxsize
 
     def param(self, data, name=None, weak=False) -> Array:
         """A new parameter, standing at this call for `data`."""
@@ -145,7 +159,7 @@ class Record:
             if x._alias is not None and x._alias.stale():
                 refresh(x)
             if x._record is self:
-                return x._value
+                return self.value(x)
             data = x._data
             if x._record is None:
                 if isinstance(data, np.generic):
@@ -161,6 +175,26 @@ class Record:
         if found is None:
             found = self.captures[key] = (x, Value(type_of(data)))
         return found[1]
+
+    def value(self, array) -> Value:
+        """The value of an Array of this record."""
+        value = array._value
+        if type(value) is not int:
+            return value
+        if self.follower is not None and value >= self.follower.base:
+            self.follower.leave()
+        loop = self.loops[bisect_right(self.loops, value, key=BASE) - 1]
+        return loop.value_at(value - loop.base)
+
+    def makes(self, value) -> bool:
+        """Whether a value is computed in this record."""
+        return value.node is not None or value in self.pending
+
+    def follow_no_more(self):
+        """Make nodes of all that is recorded from now on."""
+        if self.follower is not None:
+            self.follower.leave()
+        self.search_at = sys.maxsize
 
     def capture(self, array) -> Array:
         """An ndarray from outside as an Array of this record, read anew at each call."""
@@ -182,7 +216,14 @@ class Record:
         """Append a node; the Arrays of its results, whose concrete values are `outs`."""
         if self.closed:
             raise self.leaked(next(o for o in operands if isinstance(o, Array) and o._record is self))
-        values = tuple([o._value if type(o) is Array and o._record is self else self.lookup(o) for o in operands])
+        if self.follower is not None:
+            number = None if regions else self.follower.step(op, operands, attrs)
+            if number is not None:
+                return [make(outs[0], self, number)]
+        values = tuple([
+            o._value if type(o) is Array and o._record is self and type(o._value) is not int else self.lookup(o)
+            for o in operands
+        ])
         if self.arrays is not None:
             for value, o in zip(values, operands):
                 if isinstance(o, Array) and o._record is not None:
@@ -192,6 +233,8 @@ class Record:
         loc, tag = (user_location(), "") if at is None else (at.loc, at.tag)
         node = Node(op, values, attrs, [tensor(out.dtype, out.shape) for out in outs], regions, loc, tag)
         self.nodes.append(node)
+        if len(self.nodes) >= self.search_at:
+            search(self)
         if len(outs) == 1:
             return [make(outs[0], self, node.results[0])]
         return [make(out, self, value) for out, value in zip(outs, node.results)]
@@ -200,6 +243,8 @@ class Record:
         """Record that `array` was read as the Python value `seen`."""
         if self.closed:
             raise self.leaked(array)
+        if self.follower is not None:
+            self.follower.leave()
         loc, tag, attrs = (at.loc, at.tag, at.attrs) if at is not None else (user_location(), "", {"seen": seen})
         self.nodes.append(Node(GUARD, (self.lookup(array),), attrs, (), (), loc, tag))
 
@@ -235,14 +280,14 @@ class Record:
     def finish(self, results) -> tuple[Graph, list]:
         """Close; the graph (parameters: own ones, then captures) and the captured objects."""
         values = [self.lookup(r) for r in results]
-        self.closed = True
-        used = {o for node in self.nodes for o in node.operands}
+        self.closed, nodes = True, settle(self, values)
+        used = {o for node in nodes for o in node.operands}
         used.update(values)
         captured = [(x, value) for x, value in self.captures.values() if value in used]
         params = [*self.params, *[value for _, value in captured]]
         for i, p in enumerate(params):
             p.index = i
-        return Graph(self.name, params, self.nodes, values), [x for x, _ in captured]
+        return Graph(self.name, params, nodes, values), [x for x, _ in captured]
 
 
 def capture_key(x) -> int:

@@ -85,6 +85,7 @@ class GradientTape:
         """Begin a span of a record: what is appended to it from now on."""
         if record.arrays is None:
             record.arrays = {}
+        record.follow_no_more()
         self._spans.setdefault(record, []).append([len(record.nodes), None])
 
     def _pop(self):
@@ -134,8 +135,9 @@ class GradientTape:
         record = reading._record
         if record not in self._spans:
             self._span(record)
-        record.arrays[reading._value] = reading
-        self._watched[reading._value] = reading
+        value = record.value(reading)
+        record.arrays[value] = reading
+        self._watched[value] = reading
         if isinstance(x, Variable):
             self._variables[id(x)] = x
 

@@ -51,6 +51,21 @@ def reroll(graph: Graph) -> Graph:
     return _Fold(graph, nodes, position, stands, loops).run() if loops else graph
 
 
+def last_loop(nodes, start=None, period=None):
+    """The Loop that recorded nodes end with, but for an iteration that was begun; None if there is none.
+
+    start, period: where it begins, if that is known."""
+    position = {node: i for i, node in enumerate(nodes)}
+    if start is None:
+        loops = _find(nodes, position, {})
+    else:
+        numbers = signatures(nodes[start:])
+        if (numbers[period:] != numbers[:-period]).any():
+            return None
+        loops = _Columns(nodes, position, {}, start, period, (len(nodes) - start) // period).loops()
+    return loops[-1] if loops and loops[-1].stop + loops[-1].period > len(nodes) else None
+
+
 # ---- finding ---------------------------------------------------------------------------------------------------------
 def _find(nodes, position, stands) -> list:
     """The loops, in order; they do not overlap."""
