@@ -27,7 +27,7 @@ from tapejit.ir.build import Builder
 from tapejit.ir.graph import Constant, Node, Value
 from tapejit.ir.op import TABLE
 from tapejit.ir.ops.loop import apply_scan
-from tapejit.ir.passes.reroll import last_loop, reroll
+from tapejit.ir.passes.reroll import last_loop
 from tapejit.ir.passes.windows import moving_rows
 
 from .array import Array
@@ -242,7 +242,7 @@ class Follower:
             body.at(self.template[j])
             (made[j],) = body.apply(op, operands, attrs)
         results = [made[j] if d == 1 else carries[d - 1, j] for d, j in keys] + [made[j] for j in range(period)]
-        found = apply_scan(b, reroll(body.finish(results)), [], inits, stacks, list(fixed), real + count)
+        found = apply_scan(b, body.finish(results), [], inits, stacks, list(fixed), real + count)
         self.stacks = found[len(keys) :]
         self.made.update({(count - 1) * period + j: found[j] for j in range(period)})
         record.pending.update({value: (self, i - len(self.real)) for i, value in enumerate(self.real)})

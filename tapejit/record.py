@@ -29,9 +29,9 @@ from tapejit.ir.ops.guard import guards_of
 from tapejit.ir.passes.pipeline import optimize
 from tapejit.ir.types import NAMES, tensor, type_of
 
+from . import follow
 from .array import Array, make
 from .errors import ConcretizationError, DTypeError, GuardError, LeakedArrayError, located, user_location
-from .follow import FIRST, search, settle
 
 GUARD, WHILE = TABLE["guard"], TABLE["while"]
 COMPILED = 2000  # operations in all iterations of a loop, from which on it is computed by compiled code
@@ -145,7 +145,7 @@ class Record:
         self.loops = []  # Followers that have ended
         self.pending = {}  # values that are rows of scans, but have no node yet -> (Follower, which)
         self.numbers = self.folded = 0  # given out; nodes up to the last scan
-        self.begun, self.search_at = None, FIRST if depth else sys.maxsize
+        self.begun, self.search_at = None, follow.FIRST if depth else sys.maxsize
 
     def param(self, data, name=None, weak=False) -> Array:
         """A new parameter, standing at this call for `data`."""
@@ -234,7 +234,7 @@ class Record:
         node = Node(op, values, attrs, [tensor(out.dtype, out.shape) for out in outs], regions, loc, tag)
         self.nodes.append(node)
         if len(self.nodes) >= self.search_at:
-            search(self)
+            follow.search(self)
         if len(outs) == 1:
             return [make(outs[0], self, node.results[0])]
         return [make(out, self, value) for out, value in zip(outs, node.results)]
@@ -280,7 +280,7 @@ class Record:
     def finish(self, results) -> tuple[Graph, list]:
         """Close; the graph (parameters: own ones, then captures) and the captured objects."""
         values = [self.lookup(r) for r in results]
-        self.closed, nodes = True, settle(self, values)
+        self.closed, nodes = True, follow.settle(self, values)
         used = {o for node in nodes for o in node.operands}
         used.update(values)
         captured = [(x, value) for x, value in self.captures.values() if value in used]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from tapejit.ir.location import describe
 from tapejit.ir.passes.pipeline import optimize
+from tapejit.ir.passes.regions import drop_unused
 from tapejit.ir.text import show
 
 from .errors import ArgumentError, located
@@ -26,7 +27,7 @@ def program_at(function, args, kwargs, stage):
     if stage == "recorded":
         for t in reversed(function.transforms):
             args, kwargs, _ = t.enter(args, kwargs)
-        return trace(function.fn, args, kwargs)[0].graph
+        return drop_unused(trace(function.fn, args, kwargs)[0].graph)
     graph = function.program(args, kwargs).graph
     return graph if stage == "gradient" else optimize(graph)
 

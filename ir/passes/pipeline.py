@@ -19,7 +19,7 @@ from ..verify import verify
 from .bands import use_bands
 from .collect import collect
 from .equal import merge_equal
-from .regions import optimize_regions
+from .regions import drop_unused, optimize_regions
 from .reroll import LEAST_NODES, reroll
 from .simplify import simplify
 
@@ -37,8 +37,10 @@ class Step(NamedTuple):
 def optimize(graph: Graph, differentiate_later: bool = False, steps: list[Step] | None = None) -> Graph:
     """The optimised graph: same parameters, same results, same guards. `steps` receives a record per step."""
     run = partial(_run, [] if steps is None else steps)
-    if len(graph) >= LEAST_NODES and not any([node.tag for node in graph.nodes]):
-        graph = run("reroll", reroll, graph)
+    if not any([node.tag for node in graph.nodes]):
+        graph = run("drop unused", drop_unused, graph)
+        if len(graph) >= LEAST_NODES:
+            graph = run("reroll", reroll, graph)
     graph = run("simplify", partial(simplify, release=not differentiate_later), graph)
     if any([node.regions for node in graph.nodes]):
         inner = partial(optimize, differentiate_later=differentiate_later)

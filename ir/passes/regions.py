@@ -39,6 +39,14 @@ def optimize_regions(graph: Graph, inner: Callable[[Graph], Graph], way) -> Grap
             return graph
 
 
+def drop_unused(graph: Graph) -> Graph:
+    """The graph whose scans have no result that nobody uses, nor what only such results need."""
+    used = _used(graph)
+    if not any([r not in used for node in graph.nodes if node.op is scan for r in node.results]):
+        return graph
+    return rebuild(graph, _Drop(Builder(graph.name, simplify=False), used))
+
+
 def _used(graph) -> set:
     """The values that something reads."""
     return {o for node in graph.nodes for o in node.operands}.union(graph.results)
@@ -72,6 +80,20 @@ class _Regions(Copy):
         return _Loop(self, node, regions[0], operands).results()
 
 
+class _Drop(Copy):
+    way = None
+
+    def __init__(self, builder, used):
+        super().__init__(builder)
+        self.used = used
+
+    def node(self, node, operands):
+        if node.op is not scan:
+            return super().node(node, operands)
+        self.builder.at(node)
+        return _Loop(self, node, node.regions[0], operands).cut()
+
+
 class _Loop:
     """One scan on its way into the builder `b`. Sets of body values are by identity."""
 
@@ -93,6 +115,14 @@ class _Loop:
         self.classify()
         if not self.state and not self.count and not guards_of(self.body) and self.small():
             return self.as_map()
+        return self.as_scan()
+
+    def cut(self) -> list:
+        """The results, of a scan that does no more than it must."""
+        self.live()
+        rows = self.body.params[self.k : self.k + len(self.rows)]
+        self.row_of, self.fixed = dict(zip(rows, self.rows)), dict(zip(self.body.params[self.k + len(rows) :], self.invariants))
+        self.state = [i for i, p in enumerate(self.body.params[: self.k]) if p in self.needed or self.wanted[i]]
         return self.as_scan()
 
     def live(self):

@@ -52,7 +52,8 @@ def reroll(graph: Graph) -> Graph:
 
 
 def last_loop(nodes, start=None, period=None):
-    """The Loop that recorded nodes end with, but for an iteration that was begun; None if there is none.
+    """The Loop that recorded nodes end with, but for an iteration that was begun; of nested ones the outer; None if there
+    is none.
 
     start, period: where it begins, if that is known."""
     position = {node: i for i, node in enumerate(nodes)}
@@ -63,7 +64,8 @@ def last_loop(nodes, start=None, period=None):
         if (numbers[period:] != numbers[:-period]).any():
             return None
         loops = _Columns(nodes, position, {}, start, period, (len(nodes) - start) // period).loops()
-    return loops[-1] if loops and loops[-1].stop + loops[-1].period > len(nodes) else None
+    loops = [loop for loop in loops if loop.stop + loop.period > len(nodes)]
+    return max(loops, key=lambda loop: loop.period, default=None)
 
 
 # ---- finding ---------------------------------------------------------------------------------------------------------
