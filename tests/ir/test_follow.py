@@ -58,7 +58,7 @@ def test_memory_does_not_grow_with_the_iterations(monkeypatch, function):
     graph = agree(monkeypatch, lambda y, p: function(y, p, 100), *args)
     assert loops(graph)[-1].attrs["length"] >= 90 and len(graph) < 300
     with_limits(monkeypatch, 2048, 8192, 4)
-    sizes = [len(recorded(lambda y, p: function(y, p, n), *args)[0]) for n in (500, 1500)]
+    sizes = [len(recorded(lambda y, p, n=n: function(y, p, n), *args)[0]) for n in (500, 1500)]
     assert sizes[0] == sizes[1] < 300
 
 
@@ -102,7 +102,7 @@ def test_what_differs_ends_the_loop(monkeypatch):
     ]
     x_outside = tapejit.Array(0.75)
     for change in changes:
-        agree(monkeypatch, lambda x: f(x, change), X)
+        agree(monkeypatch, lambda x, change=change: f(x, change), X)
 
 
 def test_signed_zeros_and_nans_are_other_numbers(monkeypatch):
@@ -245,7 +245,10 @@ def test_an_error_in_a_loop_leaves_nothing_behind(monkeypatch):
 OPERANDS = [
     "a", "b", "c", "x[i]", "x[n - 1 - i]", "x[0]", "0.5", "ws[i]", "ks[i]", "old[-1]", "old[-2]", "other", "values[i]",
 ]  # fmt: skip
-FORMS = ["{p} * 0.5 + {q} * {r} * 0.1", "np.sin({p}) - 0.3 * {q}", "{p} - {q} / (3.0 + {r} * {r})", "np.where({p} > {q}, {p}, {r})"]
+FORMS = [
+    "{p} * 0.5 + {q} * {r} * 0.1", "np.sin({p}) - 0.3 * {q}", "{p} - {q} / (3.0 + {r} * {r})", "np.where({p} > {q}, {p}, {r})",
+]  # fmt: skip
+SPECIAL = ["b = a * c", "a, b = b, a", "old.append(c)"]
 
 
 @st.composite
@@ -257,7 +260,7 @@ def programs(draw):
         lines.append(f"{draw(st.sampled_from('abc'))} = {form}")
     lines.append("old.append(a)")
     if draw(st.booleans()):
-        lines.append(f"if i in {draw(st.sets(st.integers(0, 70), max_size=4))}: {draw(st.sampled_from(['b = a * c', 'a, b = b, a', 'old.append(c)']))}")
+        lines.append(f"if i in {draw(st.sets(st.integers(0, 70), max_size=4))}: {draw(st.sampled_from(SPECIAL))}")
     if draw(st.booleans()):
         lines.append(f"for j in range({draw(st.integers(1, 12))}): c = 0.9 * c + a * x[j]")
     return lines

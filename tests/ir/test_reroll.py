@@ -1,5 +1,6 @@
 """Loops of the user's code, recorded straight, folded into scans: the same values bit for bit, and the same gradients."""
 
+import sys
 import time
 
 import numpy as np
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 import tapejit
+from tapejit import follow
 from tapejit import numpy as tnp
 from tapejit.ir.backward import backward
 from tapejit.ir.evaluate import GuardFailed, evaluate
@@ -261,6 +263,12 @@ FOLDED = [
     arrays_and_numbers,
 ]  # fmt: skip
 OTHERS = [triangle, filled_from_the_end, one_step_differs, one_operand_differs, changing_roles, kept_from_the_first]
+
+
+@pytest.fixture(autouse=True)
+def straight(monkeypatch):
+    """Nothing is folded before the pass is to."""
+    monkeypatch.setattr(follow, "FIRST", sys.maxsize)
 
 
 def recorded(function, *args):
