@@ -151,6 +151,7 @@ class Follower:
     def row(self, o, column) -> bool:
         """Whether an operand can be the next row; it is then."""
         type_ = column[0].type
+        del column[(len(self.real) + self.number - self.base) // self.period :]  # of an operation that raised
         if isinstance(o, np.generic):
             if type_.shape or o.__class__ is not type_.dtype.type:
                 return False

@@ -241,6 +241,24 @@ def test_an_error_in_a_loop_leaves_nothing_behind(monkeypatch):
     assert_allclose(f(X, 250)[10], 2 * s * 0.9**189, rtol=1e-11)
 
 
+def test_an_error_that_is_caught_in_a_loop_leaves_nothing_behind(monkeypatch):
+    left = []
+    tapejit.jit(lambda x: left.append(x * 2) or x)(1.0)
+
+    def f(x):
+        s, w = x[0], x[1]
+        for i in range(200):
+            c = s < 1.0
+            if i == 150:
+                with pytest.raises(tapejit.errors.LeakedArrayError):
+                    np.where(c, i * 0.3, left[0])
+            t = np.where(c, i * 0.3, w)
+            s = 0.9 * s + t * 0.01
+        return s
+
+    agree(monkeypatch, f, X)
+
+
 # ---- random programs -----------------------------------------------------------------------------------------------------
 OPERANDS = [
     "a", "b", "c", "x[i]", "x[n - 1 - i]", "x[0]", "0.5", "ws[i]", "ks[i]", "old[-1]", "old[-2]", "other", "values[i]",
