@@ -18,7 +18,7 @@ from tapejit.ir.ops.guard import guards_of
 from tapejit.ir.pause import pause_gc
 from tapejit.ir.types import BOOL, tensor
 
-from . import blas, emit, memory, regions, registers, threads, vecmath
+from . import blas, emit, interrupts, memory, regions, registers, threads, vecmath
 from .entry import Executable, Stats
 from .fuse import fuse
 from .loops import Buffer, Call, Exit, For, Program, Region, Tiles, flat, kernels_of, unnested
@@ -99,7 +99,8 @@ def _compile(graph, digest) -> Recipe:
     text = module.text + LATE + module.late if module.late else module.text
     marks.append(time.perf_counter())
 
-    owners = {"parallel": threads, "i32": blas, "i64": blas}  # by the second part of the symbol; the rest is vector math
+    # by the second part of the symbol; the rest is vector math
+    owners = {"parallel": threads, "poll": interrupts, "i32": blas, "i64": blas}
     imports = {symbol: owners.get(symbol.split(".")[1], vecmath).address(symbol) for symbol in module.externals}
     kernels = kernels_of(steps)
     passes = _passes(kernels)
@@ -109,6 +110,7 @@ def _compile(graph, digest) -> Recipe:
         kernels=[{"name": k.name, "origin": k.origin, **k.statistics} for k in kernels],
         library_calls=sum([type(s) is Call for s in flat(steps)]),
         parallel=sum([type(s) is Tiles and s.piece > 0 for s in unnested(steps)]),
+        polls=interrupts.SYMBOL in imports,
         arena_bytes=program.arena,
         code_bytes=len(image.data),
         compile_ms={"fuse": (marks[1] - marks[0]) * 1e3, "emit": (marks[2] - marks[1]) * 1e3, **image.times},
@@ -143,6 +145,7 @@ def _prepare(step):
     for region in step.node.regions:
         step.programs.append(program_of(region, first))
         first += len(guards_of(region))
+    step.every = regions.every(step)
     times = max(step.node.attrs.get("length", 1), 1)
     for kernel in kernels_of([s for p in step.programs for s in p.steps]):
         kernel.statistics["operations"] *= times

@@ -22,7 +22,7 @@ import numpy as np
 from tapejit.ir.hashing import blake2b
 from tapejit.ir.types import BOOL, I64, tensor
 
-from . import affine, blas, regions, threads, vecmath
+from . import affine, blas, interrupts, regions, threads, vecmath
 from .loops import (
     Accumulate,
     Arg,
@@ -142,28 +142,47 @@ class KernelEmitter(Emitter):
         if loop.row:
             first = self.new(f"mul nsw i64 %begin, {loop.row}", I64).text
             last = str(self.rows * loop.row) if self.rows else self.new(f"mul nsw i64 %count, {loop.row}", I64).text
-        before = self.label
+        before, start, first_block = self.label, "0", f"{label}.on" if loop.poll else label
         if loop.count:
             last = self.get(loop.count).text
             some = self.new(f"icmp sgt i64 {last}, 0", BOOL).text
-            self.line(f"  br i1 {some}, label %{label}, label %{label}.out")
+            self.line(f"  br i1 {some}, label %{first_block}, label %{label}.out")
         else:
-            self.line(f"  br label %{label}")
+            self.line(f"  br label %{first_block}")
         self.opened.append(label)
+        if loop.poll:  # a loop around it runs so many steps at a time
+            self.block(first_block)
+            start, to = f"%{label}.from", f"%{label}.to"
+            self.line(f"  {start} = phi i64 [ 0, %{before} ], [ {to}, %{label}.poll ]")
+            self.line(f"  {to}.most = add nuw nsw i64 {start}, {loop.poll[0]}")
+            self.line(f"  {to} = call i64 @llvm.smin.i64(i64 {to}.most, i64 {last})")
+            self.line(f"  br label %{label}")
+            self.declares |= {"declare i64 @llvm.smin.i64(i64, i64)", interrupts.DECLARATION}
+            before = first_block
         self.block(label)
-        self.line(f"  {name} = phi i64 [ 0, %{before} ], [ {name}.next, %{label}.end ]")
+        self.line(f"  {name} = phi i64 [ {start}, %{before} ], [ {name}.next, %{label}.end ]")
         self.variables[loop.axis] = self.new(f"add nsw i64 {name}, {first}", I64).text if loop.row else name
         self.offsets.append({})
-        return label, name, last
+        return label, name, last, loop.poll
 
-    def close(self, label, name, last):
+    def close(self, label, name, last, poll):
         self.offsets.pop()
         self.opened.pop()
         self.line(f"  br label %{label}.end")
         self.block(f"{label}.end")
         self.line(f"  {name}.next = add nuw nsw i64 {name}, 1")
-        self.line(f"  {name}.done = icmp eq i64 {name}.next, {last}")
-        self.line(f"  br i1 {name}.done, label %{label}.out, label %{label}")
+        self.line(f"  {name}.done = icmp eq i64 {name}.next, {f'%{label}.to' if poll else last}")
+        self.line(f"  br i1 {name}.done, label %{label}.{'full' if poll else 'out'}, label %{label}")
+        if poll:
+            self.block(f"{label}.full")
+            self.line(f"  {name}.all = icmp eq i64 {name}.next, {last}")
+            self.line(f"  br i1 {name}.all, label %{label}.out, label %{label}.poll")
+            self.block(f"{label}.poll")
+            self.line(f"  %{label}.left = call i64 @{interrupts.SYMBOL}(ptr {self.pointers[poll[1]]})")
+            self.line(f"  {name}.go = icmp eq i64 %{label}.left, 0")
+            self.line(f"  br i1 {name}.go, label %{label}.on, label %{label}.leave")
+            self.block(f"{label}.leave")
+            self.line(f"  ret i64 %{label}.left")
         self.block(f"{label}.out")
 
     def _load(self, s):
@@ -279,16 +298,19 @@ class ModuleEmitter:
         if tiles is not None and tiles.extent % tiles.rows == 0:
             e.rows = tiles.rows
         e.run(kernel.body)
+        result = "i64" if kernel.polls else "void"
+        if kernel.polls:
+            self.externals.add(interrupts.SYMBOL)
         if wide:
-            parameters = "ptr %inputs, ptr %outputs, ptr %arena"
+            parameters = bases_of(kernel)
             head = [line for i, b in enumerate(kernel.buffers) for line in place(b, f"%b{i}")]
         else:
             parameters = ", ".join([f"ptr noalias align {alignment(b)} %b{i}" for i, b in enumerate(kernel.buffers)])
             head = []
         if tiles is not None:
             parameters += ", i64 %begin, i64 %count"
-        text = "\n".join([f"({parameters}) {self.attributes} {{", "entry:", *head, *e.slots, *e.lines, "  ret void", "}\n"])
-        name = self.function("kernel", text)
+        text = "\n".join([f"({parameters}) {self.attributes} {{", "entry:", *head, *e.slots, *e.lines, RETURNS[result], "}\n"])
+        name = self.function("kernel", text, result)
         self.longest = max(self.longest, prod(kernel.statistics["loops"]))
         self.declares |= e.declares
         self.math |= e.math_functions
@@ -325,12 +347,16 @@ class ModuleEmitter:
             if isinstance(step, Kernel):
                 name, wide = kernels[id(step)]
                 if wide:
-                    lines.append(f"  call void @{name}(ptr %inputs, ptr %outputs, ptr %arena)")
+                    call = f"@{name}({bases_of(step)})"
                 elif count[name] > SINGLE_CALLS:
-                    lines.append(self.table_call(name, step.buffers, bases))
+                    call = self.table_call(name, step, bases)
                 else:
                     args = [pointer(lines, pointers, b) for b in step.buffers]
-                    lines.append(f"  call void @{name}({', '.join([f'ptr {a}' for a in args])})")
+                    call = f"@{name}({', '.join([f'ptr {a}' for a in args])})"
+                if step.polls:
+                    self.call_or_leave(call, lines)
+                else:
+                    lines.append(f"  call void {call}")
             elif isinstance(step, Tiles):
                 self.tiles(step, lines, pointers)
             elif isinstance(step, Fill):
@@ -367,22 +393,30 @@ class ModuleEmitter:
         self.declares |= declares
         name = self.function(step.node.op.name, text, "i64")
         args = [pointer(lines, pointers, b) for b in (*step.operands, *step.results, step.scratch)]
+        if step.polls:
+            self.declares.add(interrupts.DECLARATION)
+            self.externals.add(interrupts.SYMBOL)
+        self.call_or_leave(f"@{name}({', '.join([f'ptr {a}' for a in (*args, '%observed')])})", lines, step.leaves)
+
+    def call_or_leave(self, call, lines, leaves=True):
+        """Call a function that may leave the whole program."""
         left, k = f"%left{self.loops}", self.loops
         self.loops += 1
-        lines.append(f"  {left} = call i64 @{name}({', '.join([f'ptr {a}' for a in (*args, '%observed')])})")
-        if step.guarded:
+        lines.append(f"  {left} = call i64 {call}")
+        if leaves:
             lines += [
                 f"  %whole{k} = icmp eq i64 {left}, 0", f"  br i1 %whole{k}, label %whole.{k}, label %part.{k}",
                 f"part.{k}:", f"  ret i64 {left}", f"whole.{k}:",
             ]  # fmt: skip
 
-    def table_call(self, name, buffers, bases) -> str:
+    def table_call(self, name, kernel, bases) -> str:
         """The call of a kernel that is called often: the addresses of the buffers are in a table of constants.
 
         LLVM takes 30 us for each argument of a call, and a long recorded loop is a few kernels, each called many times. So
         the arguments are passed once, by a function that reads them from a table: pairs of a base and an offset.
         """
-        places = [(0, b.place[1]) if b.place[0] == "arena" else (bases.setdefault(b.place, len(bases)), 0) for b in buffers]
+        places = [b.place for b in kernel.buffers]
+        places = [(0, where) if kind == "arena" else (bases.setdefault((kind, where), len(bases)), 0) for kind, where in places]
         items = ", ".join([f"i64 {number}" for pair in places for number in pair])
         table = f"@table.{len(self.tables)}"
         self.tables[table] = f"{table} = internal unnamed_addr constant [{2 * len(places)} x i64] [{items}]"
@@ -398,8 +432,12 @@ class ModuleEmitter:
                 f"  %p{i} = getelementptr i8, ptr %base{i}, i64 %offset{i}",
             ]
         arguments = ", ".join([f"ptr %p{i}" for i in range(len(places))])
-        caller = self.function("call", "\n".join([*lines, f"  call void @{name}({arguments})", "  ret void", "}\n"]))
-        return f"  call void @{caller}(ptr %bases, ptr {table})"
+        if kernel.polls:
+            lines += [f"  %left = call i64 @{name}({arguments})", "  ret i64 %left", "}\n"]
+        else:
+            lines += [f"  call void @{name}({arguments})", "  ret void", "}\n"]
+        caller = self.function("call", "\n".join(lines), "i64" if kernel.polls else "void")
+        return f"@{caller}(ptr %bases, ptr {table})"
 
     def calls(self) -> set:
         """The vector math that is called: all of it, if there is much."""
@@ -535,6 +573,14 @@ out:
 """
 
 
+RETURNS = {"void": "  ret void", "i64": "  ret i64 0"}
+
+
+def bases_of(kernel) -> str:
+    """What a kernel of very many buffers takes."""
+    return f"ptr %inputs, ptr %outputs, ptr %arena{', ptr %observed' if kernel.polls else ''}"
+
+
 def alignment(buffer):
     """What is known of a buffer's address: NumPy's arrays are aligned to the element, ours to the arena's rule."""
     return buffer.type.dtype.itemsize
@@ -543,7 +589,7 @@ def alignment(buffer):
 def place(buffer, name):
     """Instructions that make `name` the buffer's address."""
     kind, where = buffer.place
-    if kind in ("arena", "scratch"):
+    if kind in ("arena", "scratch", "observed"):
         return [f"  {name} = getelementptr inbounds i8, ptr %{kind}, i64 {where}"]
     if kind == "constant":
         return [f"  {name} = getelementptr inbounds i8, ptr {where}, i64 0"]

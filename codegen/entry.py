@@ -19,7 +19,7 @@ import numpy as np
 
 from tapejit.ir.knobs import NATIVE
 
-from . import allocate, marshal, memory
+from . import allocate, interrupts, marshal, memory
 
 GIL_BYTES = 1 << 18  # programs that touch or compute more than this release the GIL
 
@@ -59,6 +59,7 @@ class Stats:
     kernels: list = field(default_factory=list)
     library_calls: int = 0
     parallel: int = 0  # steps that run on several threads
+    polls: bool = False  # whether it may be interrupted (interrupts.py)
     arena_bytes: int = 0
     code_bytes: int = 0
     compile_ms: dict = field(default_factory=dict)
@@ -97,12 +98,15 @@ class Executable:
         try:
             return self._arenas.pop()
         except IndexError:
-            return memory.new_arena(self.stats.arena_bytes)
+            arena = memory.new_arena(self.stats.arena_bytes)
+            interrupts.prepare(arena, self.releases_gil)
+            return arena
 
     def run(self, inputs, given=None):
         """The results on `inputs` (C-contiguous aligned arrays of exactly the parameters' types), or a GuardExit.
 
-        given: per result such an array, of the result's type and in nobody else's memory, to be written, or None.
+        given: per result such an array, of the result's type and in nobody else's memory, to be written, or None. Raises what
+        the handler of a signal raised while it ran.
         """
         if given is None:
             outputs = [empty(shape, dtype) for empty, shape, dtype in self._makers]
@@ -113,11 +117,14 @@ class Executable:
         left = self._call(inputs if type(inputs) is list else list(inputs), outputs)
         del outputs[-1]
         if left:
-            outputs = self._left(left - 1, arena)
+            outputs = self._left(left, arena)
         self._arenas.append(arena)
         return outputs
 
-    def _left(self, index, arena):
+    def _left(self, left, arena):
+        if left == interrupts.INTERRUPTED:
+            interrupts.reraise(arena)
+        index = left - 1
         observed = int(arena[:8].view(np.int64)[0])
         return GuardExit(index, bool(observed) if self.guards[index] is bool else observed)
 

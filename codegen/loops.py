@@ -18,7 +18,7 @@ from . import affine
 
 class Buffer:
     """A contiguous piece of memory. place: ("input", i), ("output", i), ("arena", byte
-    offset) or ("constant", its numbers). room: its bytes."""
+    offset), ("observed", 0): the head of the call's arena, or ("constant", its numbers). room: its bytes."""
 
     __slots__ = ("name", "type", "place", "loads", "writers", "room")
 
@@ -134,7 +134,8 @@ class Store:
 class For:
     """A loop; with `row` it runs over that many steps for each row of the tile (tile.py), else from 0 to the extent.
 
-    count: the scalar that is how many steps are run, up to the extent; none at all if it is 0.
+    count: the scalar that is how many steps are run, up to the extent; none at all if it is 0. poll: (steps, Buffer) of one
+    that polls (interrupts.py) after so many steps, which leaves the kernel where it is interrupted.
     """
 
     axis: int
@@ -142,6 +143,7 @@ class For:
     body: list
     row: int = 0
     count: str | None = None
+    poll: tuple | None = None
 
 
 @dataclass(slots=True, eq=False, repr=False)
@@ -154,6 +156,11 @@ class Kernel:
     origin: str
     statistics: dict = field(default_factory=dict)
     name: str = ""
+
+    @property
+    def polls(self):
+        """Whether it may leave the whole program, and returns what with, or 0."""
+        return any([type(s) is For and s.poll is not None for s in self.body])
 
 
 @dataclass(slots=True, eq=False, repr=False)
@@ -249,7 +256,8 @@ class Program:
 class Region:
     """An operation with regions (ir/ops/loop.py, branch.py): `programs`, one per region, run on the operands.
 
-    first: the number of the first guard in it. steps: what stands for it, where that is not the call of programs.
+    first: the number of the first guard in it. steps: what stands for it, where that is not the call of programs. every:
+    after how many iterations it polls (interrupts.py), 0 if it does not.
     """
 
     node: object
@@ -260,11 +268,16 @@ class Region:
     programs: list = field(default_factory=list)
     scratch: Buffer | None = None
     steps: list | None = None
+    every: int = 0
 
     @property
-    def guarded(self):
-        """Whether a guard inside may leave the whole program."""
-        return any([isinstance(s, Exit) for s in flat([self])])
+    def polls(self):
+        return self.every > 0
+
+    @property
+    def leaves(self):
+        """Whether a guard inside, or an interruption, may leave the whole program."""
+        return any([isinstance(s, Exit) or (isinstance(s, (Kernel, Region)) and s.polls) for s in flat([self])])
 
     @property
     def buffers(self):
@@ -341,7 +354,8 @@ def show_statement(s) -> str:
             return f"{s.buffer.name}[{_at(s.at)}] = {_operand(s.value)}"
         case For():
             up_to = f"{s.count}, at most {s.extent}" if s.count else s.extent
-            return f"for {loop_name(s.axis)} in {up_to}{f' by tile, {s.row} a row' if s.row else ''}:"
+            poll = f", polling every {s.poll[0]}" if s.poll else ""
+            return f"for {loop_name(s.axis)} in {up_to}{f' by tile, {s.row} a row' if s.row else ''}{poll}:"
         case Call():
             options = " ".join(f"{k}={v}" for k, v in s.options.items())
             left, right, out = s.buffers
@@ -355,7 +369,8 @@ def show_statement(s) -> str:
         case Region():
             names = [", ".join([b.name for b in bs]) for bs in (s.operands, s.results)]
             attrs = "".join([f" {k}={v}" for k, v in s.node.attrs.items()])
-            return f"{s.node.op.name}({names[0]}) -> {names[1]}{attrs}    # {s.origin}"
+            poll = f", polling every {s.every}" if s.every else ""
+            return f"{s.node.op.name}({names[0]}) -> {names[1]}{attrs}{poll}    # {s.origin}"
     raise TypeError(f"no text for {s!r}")
 
 

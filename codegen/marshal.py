@@ -33,6 +33,7 @@ from functools import lru_cache
 import numpy as np
 
 from .allocate import NEW_FROM_DESCR, numpy_api
+from .interrupts import INTERRUPTED, Head
 from .plan import PLAN, Kind, Maker, Read, Record, Step
 from .writer import Writer
 
@@ -52,7 +53,7 @@ PYTHON = {
     "PyDict_SetItem": "i32 (ptr, ptr, ptr)", "PyDict_GetItem": "ptr (ptr, ptr)", "PyDict_Size": "i64 (ptr)",
     "PyDict_Next": "i32 (ptr, ptr, ptr, ptr)", "PyLong_AsLongLongAndOverflow": "i64 (ptr, ptr)",
     "PyUnicode_Compare": "i32 (ptr, ptr)", "PyObject_GetAttr": "ptr (ptr, ptr)", "PyObject_CallObject": "ptr (ptr, ptr)",
-    "PyEval_SaveThread": "ptr ()", "PyEval_RestoreThread": "void (ptr)",
+    "PyEval_SaveThread": "ptr ()", "PyEval_RestoreThread": "void (ptr)", "PyErr_Restore": "void (ptr, ptr, ptr)",
 }  # fmt: skip
 NUMPY = {  # with positions in NumPy's table
     "PyArray_Scalar": ("ptr (ptr, ptr, ptr)", 60), "PyArray_NewCopy": ("ptr (ptr, i32)", 85),
@@ -328,7 +329,7 @@ class _Attempt:
 
     def hold_for_later(self):
         w = self.w
-        some = w.let(f"or i64 {w.load(self.strided, type='i64')}, {self.count('releases')}")
+        some = w.let(f"or i64 {w.load(self.strided, type='i64')}, {self.count('yields')}")
         more = w.test("eq", w.load(self.hold, type="i64"), 0)
         with w.when(w.let(f"and i1 {w.test('ne', some, 0)}, {more}")):
             self.hold_first(self.count("objects"))
@@ -425,7 +426,10 @@ class _Attempt:
             w.store(more, extra)
             w.need(w.test("ne", more, "null", "ptr"), "failed")
             past = w.byte(w.load(more, DATA), LINE - 1)
-            w.store(w.let(f"call ptr @llvm.ptrmask.p0.i64(ptr {past}, i64 {-LINE})"), arena)
+            own = w.let(f"call ptr @llvm.ptrmask.p0.i64(ptr {past}, i64 {-LINE})")
+            w.store(own, arena)
+            w.store(0, w.word(own, Head.DUE), "i64")
+            w.store(self.count("releases"), w.word(own, Head.RELEASED), "i64")
         alone = w.test("eq", w.load(extra), "null", "ptr")
         with w.when(alone):
             w.store(1, w.byte("%plan", PLAN["taken"]), "i64")
@@ -437,6 +441,9 @@ class _Attempt:
         left = w.let(f"call i64 {entry}(ptr {self.inputs}, ptr {self.outputs}, ptr {memory}, ptr {memory})")
         with w.when(releases):
             w.call("PyEval_RestoreThread", w.load(thread))
+        with w.when(w.test("eq", left, INTERRUPTED)):
+            w.call("PyErr_Restore", *[w.load(w.word(memory, Head.EXCEPTION + i)) for i in range(3)])
+            w.store("null", self.out)
         with w.when(alone):
             w.store(0, w.byte("%plan", PLAN["taken"]), "i64")
         w.call("Py_DecRef", w.load(extra))

@@ -207,12 +207,13 @@ class Spec:
         plan.results(executable.results)
         plan.build(structure)
         leaves = sum([a.kind in LEAVES for a in _nest([*arguments, *[a for _, a in captured]])])
+        yields = executable.stats.polls or executable.releases_gil
         head.update(
             owner=id(self), entry=executable.entry_address, arena=self.arena.ctypes.data,
             arena_bytes=self.arena.nbytes + marshal.LINE, bytes_descr=id(BYTES), releases=int(executable.releases_gil),
             positional=len(arguments) - len(keywords), keywords=len(keywords), names=plan.names(keywords),
             given=len(arguments), captured=len(captured), sources=plan.names([x for x, _ in captured]), leaves=leaves,
-            reads=len(reads), cells=plan.place(_words_of(reads)), remaining=FOREVER,
+            yields=int(yields), reads=len(reads), cells=plan.place(_words_of(reads)), remaining=FOREVER,
             counters=plan.place([c.ctypes.data for c in counters]), numbered=int(len(counters) > 1),
             words=head["objects"] + 2 * leaves + 3 * head["results"] + head["depth"],
         )  # fmt: skip

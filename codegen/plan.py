@@ -9,7 +9,7 @@ from __future__ import annotations
 
 HEAD = (
     "owner", "positional", "keywords", "names", "given", "captured", "sources", "objects", "records",
-    "reads", "cells", "leaves", "results", "makers", "steps", "build", "depth", "words", "hold", "releases", "entry",
+    "reads", "cells", "leaves", "results", "makers", "steps", "build", "depth", "words", "hold", "yields", "releases", "entry",
     "arena", "arena_bytes", "taken", "bytes_descr", "written", "counters", "numbered", "remaining",
 )  # fmt: skip
 PLAN = {name: 8 * i for i, name in enumerate(HEAD)}

@@ -9,8 +9,12 @@ fails inside (not 0) is handed on at once.
 
 from __future__ import annotations
 
+import math
+
 from tapejit.ir.ops.loop import parts
 
+from . import interrupts
+from .loops import Call, flat, kernels_of
 from .memory import LINE
 from .writer import Writer
 
@@ -34,6 +38,18 @@ def scratch_bytes(step) -> int:
     return sum([2 * lines_of(t.nbytes) for t in _carries(step)]) + LINE + max([p.arena for p in step.programs])
 
 
+def every(step) -> int:
+    """After how many iterations a loop polls, 0 if it need not, by how much an iteration does."""
+    if step.node.op.name == "switch":
+        return 0
+    steps = flat([s for p in step.programs for s in p.steps])
+    work = sum([k.statistics["operations"] + k.statistics["bytes"] // 8 for k in kernels_of(steps)])
+    work += sum([math.isqrt(math.prod([b.type.size for b in s.buffers])) for s in steps if isinstance(s, Call)])
+    if step.node.op.name == "scan" and step.node.attrs["length"] * work <= interrupts.LONG:
+        return 0
+    return interrupts.iterations(work, interrupts.MOST)
+
+
 def driver(step, names) -> tuple[str, set]:
     """(text from the parameters on, declarations)."""
     return {"scan": _Scan, "while": _While, "switch": _Switch}[step.node.op.name](step, names).function()
@@ -42,7 +58,7 @@ def driver(step, names) -> tuple[str, set]:
 class _Driver:
     def __init__(self, step, names):
         self.step, self.names = step, names
-        self.w = Writer("", dict.fromkeys(names, PROGRAM))
+        self.w = Writer("", {**dict.fromkeys(names, PROGRAM), interrupts.SYMBOL: "i64 (ptr)"})
         self.operands = [f"%x{i}" for i in range(len(step.operands))]
         self.results = [f"%y{i}" for i in range(len(step.results))]
 
@@ -56,11 +72,11 @@ class _Driver:
             self.places.append([w.byte("%scratch", at), w.byte("%scratch", at + lines_of(t.nbytes))])
             at += 2 * lines_of(t.nbytes)
         self.flag, self.arena = w.byte("%scratch", at), w.byte("%scratch", at + LINE)
-        if self.step.guarded:
+        if self.step.leaves:
             self.left = w.variable("i64", "0")
         self.run()
         w.line("ret i64 0")
-        if self.step.guarded:
+        if self.step.leaves:
             w.label("leave")
             w.line(f"ret i64 {w.load(self.left, type='i64')}")
         parameters = ", ".join([f"ptr {p}" for p in (*self.operands, *self.results, "%scratch", "%observed")])
@@ -80,11 +96,21 @@ class _Driver:
 
     def call(self, number):
         """Run a program; leave if a guard in it fails."""
+        left = self.w.call(self.names[number], self.inputs, self.outputs, self.arena, "%observed")
+        if self.step.leaves:
+            self.go_on(left)
+
+    def go_on(self, left):
+        """Leave with `left` if that is not 0."""
+        self.w.store(left, self.left, "i64")
+        self.w.need(self.w.test("eq", left, "0"), "leave")
+
+    def poll(self, done):
+        """Poll if it is time, so many iterations being done; leave if interrupted."""
         w = self.w
-        left = w.call(self.names[number], self.inputs, self.outputs, self.arena, "%observed")
-        if self.step.guarded:
-            w.store(left, self.left, "i64")
-            w.need(w.test("eq", left, "0"), "leave")
+        if self.step.every:
+            with w.when(w.test("eq", w.let(f"and i64 {done}, {self.step.every - 1}"), 0)):
+                self.go_on(w.call(interrupts.SYMBOL, "%observed"))
 
     def copy(self, to, source, nbytes):
         if nbytes:
@@ -144,6 +170,7 @@ class _Scan(_Driver):
                 self.put(self.outputs, k + j, w.byte(y, w.let(f"mul i64 {row}, {t.nbytes // each}")))
             self.call(0)
             self.turn()
+            self.poll(w.let(f"add i64 {i}, 1"))
         self.end()
 
 
@@ -154,19 +181,21 @@ class _While(_Driver):
             self.put(self.inputs, k + i, x)
         self.begin(self.operands[:k])
         runs = w.variable("i64", "0")
-        head, done = w.fresh("test"), w.fresh("done")
+        head, out = w.fresh("test"), w.fresh("done")
         w.go(head)
         w.label(head)
         self.look()
         self.put(self.outputs, 0, self.flag)
         self.call(0)
-        w.need(w.test("ne", w.load(self.flag, type="i8"), "0", "i8"), done)
+        w.need(w.test("ne", w.load(self.flag, type="i8"), "0", "i8"), out)
         self.aim()
         self.call(1)
         self.turn()
-        w.store(w.let(f"add i64 {w.load(runs, type='i64')}, 1"), runs, "i64")
+        done = w.let(f"add i64 {w.load(runs, type='i64')}, 1")
+        w.store(done, runs, "i64")
+        self.poll(done)
         w.go(head)
-        w.label(done)
+        w.label(out)
         self.end()
         w.store(w.load(runs, type="i64"), self.results[k], "i64")
 

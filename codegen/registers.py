@@ -19,14 +19,14 @@ from tapejit.ir.op import TABLE
 from tapejit.ir.ops.loop import parts
 from tapejit.ir.types import I64, tensor
 
-from . import affine, fuse, unroll
+from . import affine, fuse, interrupts, unroll
 from .loops import Bind, Buffer, Fill, For, Kernel, Leave, Let, Load, Read, Register, Store, Write
 from .lower import Body, Force, Put
 
 SMALL = 16  # elements of a value
 CARRIED = 64  # elements of all carries
 CODE = 2500  # operations on elements
-LIKELY = 1 << 40  # iterations of a while: no bound
+ENDLESS = 1 << 62  # iterations of a while: no bound
 ZERO = Constant(tensor(I64), 0)
 
 
@@ -103,7 +103,7 @@ class _Loop:
     def __init__(self, step):
         self.step, self.attrs = step, step.node.attrs
         self.scan = step.node.op.name == "scan"
-        attrs = self.attrs if self.scan else {**self.attrs, "rows": 0, "counted": False, "reverse": False, "length": LIKELY}
+        attrs = self.attrs if self.scan else {**self.attrs, "rows": 0, "counted": False, "reverse": False, "length": ENDLESS}
         self.attrs = attrs
         self.count, self.inits, self.rows, self.invariants = parts(attrs, step.operands)
         self.k, self.names = attrs["carries"], 0
@@ -146,14 +146,23 @@ class _Loop:
         self.inside += [*stores, *writes]
         if not self.scan:
             self.count_iterations()
-        loop = For(0, self.attrs["length"], self.inside, count=limit)
+        loop = For(0, self.attrs["length"], self.inside, count=limit, poll=self.poll())
         self.carry_out(body_graph)
-        return [*[Fill(b, _zero(b.type.dtype)) for b in stacks if self.count and b.type.size], self.kernel([loop], stacks)]
+        return [*[Fill(b, _zero(b.type.dtype)) for b in stacks if self.count and b.type.size], self.kernel(loop, stacks)]
+
+    def poll(self):
+        """Of a loop that may run for long, how often it polls and where the head of the call is."""
+        work = sum([s.op.cost if type(s) is Let else type(s) in (Load, Store) for s in self.inside])
+        if work * self.attrs["length"] <= interrupts.LONG:
+            return None
+        return interrupts.iterations(work), Buffer("head", tensor(I64, (interrupts.Head.WORDS,)), ("observed", 0))
 
     def kernel(self, loop, stacks):
         finals = self.step.results[: self.k] if self.scan else self.step.results
         writes = [b for b in (*finals, *stacks) if b.type.size]
-        body = [*self.before, *loop, *self.after]
+        if loop.poll is not None:
+            writes.append(loop.poll[1])
+        body = [*self.before, loop, *self.after]
         reads = [s.buffer for s in (*self.before, *self.inside) if type(s) is Load]
         kernel = Kernel(body, list(dict.fromkeys([*reads, *writes])), set(writes), self.step.node.op.name)
         lets = [s for s in self.inside if type(s) is Let]
