@@ -20,14 +20,13 @@ from math import prod
 import numpy as np
 
 from tapejit.ir.hashing import blake2b
-from tapejit.ir.types import BOOL, I64, tensor
+from tapejit.ir.types import BOOL, I64
 
 from . import affine, blas, interrupts, regions, threads, vecmath
 from .loops import (
     Accumulate,
     Arg,
     Bind,
-    Buffer,
     Call,
     Fill,
     For,
@@ -44,6 +43,7 @@ from .loops import (
     Tiles,
     Write,
 )  # fmt: skip
+from .places import alignment, bases_of, place, pointer, store_bases
 from .scalars import MEMORY, TYPES, Emitter, Scalar, called_function, literal, power_function
 
 INLINED_MATH = 24  # vector math functions inlined in all loops of a program; more are called,
@@ -51,6 +51,7 @@ INLINED_IN_LONG_LOOPS = 96  # with loops of LONG: calls take up to 1.7 times as 
 LONG = 4096
 SINGLE_CALLS = 4  # calls of one kernel up to which its buffers are arguments of each; else they are in tables
 PARAMETER_LIMIT = 64  # more buffers than this are addressed from the three base pointers
+RETURNS = {"void": "  ret void", "i64": "  ret i64 0"}
 
 
 @dataclass
@@ -571,51 +572,5 @@ out:
   ret void
 }}
 """
-
-
-RETURNS = {"void": "  ret void", "i64": "  ret i64 0"}
-
-
-def bases_of(kernel) -> str:
-    """What a kernel of very many buffers takes."""
-    return f"ptr %inputs, ptr %outputs, ptr %arena{', ptr %observed' if kernel.polls else ''}"
-
-
-def alignment(buffer):
-    """What is known of a buffer's address: NumPy's arrays are aligned to the element, ours to the arena's rule."""
-    return buffer.type.dtype.itemsize
-
-
-def place(buffer, name):
-    """Instructions that make `name` the buffer's address."""
-    kind, where = buffer.place
-    if kind in ("arena", "scratch", "observed"):
-        return [f"  {name} = getelementptr inbounds i8, ptr %{kind}, i64 {where}"]
-    if kind == "constant":
-        return [f"  {name} = getelementptr inbounds i8, ptr {where}, i64 0"]
-    return [
-        f"  {name}.at = getelementptr inbounds ptr, ptr %{kind}s, i64 {where}", f"  {name} = load ptr, ptr {name}.at",
-    ]  # fmt: skip
-
-
-def store_bases(bases):
-    """Instructions that make `%bases`: what the addresses in tables are relative to, in the order of `bases`."""
-    lines = [f"  %bases = alloca [{len(bases)} x ptr]", "  store ptr %arena, ptr %bases"]
-    for (kind, where), k in list(bases.items())[1:]:
-        lines += place(Buffer("base", tensor(BOOL), (kind, where)), f"%base{k}")
-        lines += [
-            f"  %base{k}.slot = getelementptr ptr, ptr %bases, i64 {k}", f"  store ptr %base{k}, ptr %base{k}.slot",
-        ]  # fmt: skip
-    return lines
-
-
-def pointer(lines, pointers, buffer):
-    """The address of a buffer in the entry; loaded where it is first used, all of whose uses follow."""
-    found = pointers.get(buffer)
-    if found is None:
-        found = pointers[buffer] = f"%p{len(pointers)}"
-        lines += place(buffer, found)
-    return found
-
 
 assert np.dtype(np.intp).itemsize == 8, "tapejit compiles for 64-bit machines"

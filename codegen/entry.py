@@ -81,7 +81,7 @@ class Executable:
             lists = (WITHOUT_GIL if self.releases_gil else WITH_GIL)(marshal.lists_code().addresses["lists"])
             self._call = partial(lists, self.entry_address)
         else:
-            self._call = self._plain_call(PLAIN(self.entry_address))
+            self._call, self.releases_gil = self._plain_call(PLAIN(self.entry_address)), True
         self._arenas = []
 
     @staticmethod

@@ -425,8 +425,7 @@ class _Attempt:
             more = self.new_array(w.load("%plan", PLAN["bytes_descr"]), 1, w.byte("%plan", PLAN["arena_bytes"]))
             w.store(more, extra)
             w.need(w.test("ne", more, "null", "ptr"), "failed")
-            past = w.byte(w.load(more, DATA), LINE - 1)
-            own = w.let(f"call ptr @llvm.ptrmask.p0.i64(ptr {past}, i64 {-LINE})")
+            own = w.let(f"call ptr @llvm.ptrmask.p0.i64(ptr {w.byte(w.load(more, DATA), LINE - 1)}, i64 {-LINE})")
             w.store(own, arena)
             w.store(0, w.word(own, Head.DUE), "i64")
             w.store(self.count("releases"), w.word(own, Head.RELEASED), "i64")
@@ -436,8 +435,7 @@ class _Attempt:
         releases, thread = w.test("ne", self.count("releases"), 0), w.variable("ptr")
         with w.when(releases):
             w.store(w.call("PyEval_SaveThread"), thread)
-        memory = w.load(arena)
-        entry = w.load("%plan", PLAN["entry"])
+        memory, entry = w.load(arena), w.load("%plan", PLAN["entry"])
         left = w.let(f"call i64 {entry}(ptr {self.inputs}, ptr {self.outputs}, ptr {memory}, ptr {memory})")
         with w.when(releases):
             w.call("PyEval_RestoreThread", w.load(thread))
