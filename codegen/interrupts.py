@@ -36,9 +36,8 @@ TURN = "tapejit.turn"
 EXITING = "tapejit.exiting"  # not 0 once the interpreter goes: a thread without the GIL lets it alone from then on
 DECLARATION = f"declare i64 @{SYMBOL}(ptr) cold nounwind"
 INTERRUPTED = -1
-WORK = 1 << 20  # operations, or doubles that are read or written, between two polls
-LONG = WORK << 5  # a loop of known length polls if it does more than that in all
-MOST = 1 << 10  # iterations between two polls of a loop that calls its body
+WORK = 1 << 22  # operations, or doubles that are read or written, between two polls
+LONG = WORK << 3  # a loop of known length polls if it does more than that in all
 OFTEN, APART = 5_000_000, 50_000_000  # ns between two turns of Python, with and without the GIL
 
 CALLS = {
@@ -69,9 +68,9 @@ def reraise(arena) -> None:
     restore(*arena[: 8 * Head.DUE].view(np.int64)[Head.EXCEPTION :].tolist())
 
 
-def iterations(work, most=1 << 40) -> int:
+def iterations(work) -> int:
     """How many iterations of so much work are run between two polls: a power of two."""
-    return 1 << (max(min(WORK // max(work, 1), most), 1).bit_length() - 1)
+    return 1 << (max(WORK // max(work, 1), 1).bit_length() - 1)
 
 
 def address(symbol=SYMBOL) -> int:

@@ -14,13 +14,14 @@ import math
 from tapejit.ir.ops.loop import parts
 
 from . import interrupts
-from .loops import Call, flat, kernels_of
+from .loops import Call, flat, kernels_of, may_leave
 from .memory import LINE
 from .writer import Writer
 
 PROGRAM = "i64 (ptr, ptr, ptr, ptr)"
 COPY = "declare void @llvm.memcpy.p0.p0.i64(ptr, ptr, i64, i1)"
 CLEAR = "declare void @llvm.memset.p0.i64(ptr, i8, i64, i1)"
+STEP = 16  # operations that take as long as the call of a step
 CLAMP = {"declare i64 @llvm.smin.i64(i64, i64)", "declare i64 @llvm.smax.i64(i64, i64)"}
 
 
@@ -45,9 +46,10 @@ def every(step) -> int:
     steps = flat([s for p in step.programs for s in p.steps])
     work = sum([k.statistics["operations"] + k.statistics["bytes"] // 8 for k in kernels_of(steps)])
     work += sum([math.isqrt(math.prod([b.type.size for b in s.buffers])) for s in steps if isinstance(s, Call)])
+    work += STEP * len(steps)
     if step.node.op.name == "scan" and step.node.attrs["length"] * work <= interrupts.LONG:
         return 0
-    return interrupts.iterations(work, interrupts.MOST)
+    return interrupts.iterations(work)
 
 
 def driver(step, names) -> tuple[str, set]:
@@ -97,7 +99,7 @@ class _Driver:
     def call(self, number):
         """Run a program; leave if a guard in it fails."""
         left = self.w.call(self.names[number], self.inputs, self.outputs, self.arena, "%observed")
-        if self.step.leaves:
+        if may_leave(self.step.programs[number].steps):
             self.go_on(left)
 
     def go_on(self, left):
