@@ -107,11 +107,11 @@ class _Driver:
         self.w.store(left, self.left, "i64")
         self.w.need(self.w.test("eq", left, "0"), "leave")
 
-    def poll(self, done):
-        """Poll if it is time, so many iterations being done; leave if interrupted."""
+    def poll(self, i):
+        """Poll after iteration i, if it is time; leave if interrupted."""
         w = self.w
         if self.step.every:
-            with w.when(w.test("eq", w.let(f"and i64 {done}, {self.step.every - 1}"), 0)):
+            with w.when(w.test("eq", w.let(f"and i64 {i}, {self.step.every - 1}"), self.step.every - 1)):
                 self.go_on(w.call(interrupts.SYMBOL, "%observed"))
 
     def copy(self, to, source, nbytes):
@@ -172,7 +172,7 @@ class _Scan(_Driver):
                 self.put(self.outputs, k + j, w.byte(y, w.let(f"mul i64 {row}, {t.nbytes // each}")))
             self.call(0)
             self.turn()
-            self.poll(w.let(f"add i64 {i}, 1"))
+            self.poll(i)
         self.end()
 
 
@@ -193,9 +193,9 @@ class _While(_Driver):
         self.aim()
         self.call(1)
         self.turn()
-        done = w.let(f"add i64 {w.load(runs, type='i64')}, 1")
-        w.store(done, runs, "i64")
-        self.poll(done)
+        run = w.load(runs, type="i64")
+        w.store(w.let(f"add i64 {run}, 1"), runs, "i64")
+        self.poll(run)
         w.go(head)
         w.label(out)
         self.end()

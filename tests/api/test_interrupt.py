@@ -259,3 +259,20 @@ print(any(["optimize" in o.stats.compile_ms for o in gc.get_objects() if isinsta
 """
     found = [run(script, TAPEJIT_CACHE_DIR=str(tmp_path / "cache")) for _ in range(2)]
     assert found == ["True\n", "False\n"]
+
+
+def test_what_is_recorded_does_not_grow_with_the_iterations():
+    script = """
+def size(f, limit):
+    return len(f.ir(x, np.array(limit), stage="recorded").splitlines())
+assert size(tapejit.jit(loop), 5.0) == size(tapejit.jit(loop), 1e6)
+import tracemalloc
+f = tapejit.jit(loop)
+f(x, np.array(5.0))
+tracemalloc.start()
+later(seconds=0.3)
+assert is_left(lambda: tapejit.jit(lambda s, limit: loop(s, limit) + 1.0)(x, INF))
+assert tracemalloc.get_traced_memory()[1] < 10_000_000
+"""
+    run(script)
+    run(script, TAPEJIT_INTERP="1")
