@@ -6,9 +6,10 @@ that equal kernels of a program are one function and unequal ones never share a 
 
     i64 entry(ptr inputs, ptr outputs, ptr arena, ptr observed)
 
-calls the steps in order; it returns 0, or 1 + the index of the first guard that saw another value, or interrupts.INTERRUPTED. entry.py adds the
-function that Python calls. Addresses are `getelementptr` on the parameters only, so LLVM sees all there is to see.
-Accumulation registers are stack slots here, which LLVM's first pass (SROA) turns into SSA values.
+calls the steps in order; it returns 0, or 1 + the index of the first guard that saw another value, or
+interrupts.INTERRUPTED. entry.py adds the function that Python calls. Addresses are `getelementptr` on the parameters
+only, so LLVM sees all there is to see. Accumulation registers are stack slots here, which LLVM's first pass (SROA) turns
+into SSA values.
 """
 
 from __future__ import annotations

@@ -19,8 +19,8 @@ input shares memory with it; then the result is made beside it and copied when t
 Why a table and not code for each specialization: measured, a table costs 5 to 15 ns a call more. It takes 25 microseconds
 to make for one float and 0.2 ms for a nest of 40 arrays, where LLVM took 5 and 830 ms.
 
-References: the queue borrows. Where something can run that might let objects go (the GIL is released, a loop polls,
-an array is copied, attributes are read) every object in it is held first (`hold`). The plan's owner is held from the first check to the end.
+References: the queue borrows. Where something can run that might let objects go (the GIL is released, a loop polls, an array
+is copied, attributes are read) every object in it is held first (`hold`). The plan's owner is held from first check to end.
 """
 
 from __future__ import annotations

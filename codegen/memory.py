@@ -7,8 +7,8 @@ by element: one buffer stands for both from there on.
 returns the arena's size in bytes. A buffer lives from the first step that touches it to the last; buffers that live at
 the same time never overlap, in particular not the inputs and outputs of one kernel, whose pointers are `noalias`.
 Freed pieces are reused best fit first and merged with their neighbours. The arena begins with HEADER bytes for the
-entry (the value that a failing guard saw) and for interruptions (interrupts.Head). Offsets are multiples of 64 (a cache line, a full vector); buffers smaller
-than that share lines.
+entry (the value that a failing guard saw) and for interruptions (interrupts.Head). Offsets are multiples of 64 (a cache line,
+a full vector); buffers smaller than that share lines.
 """
 
 from __future__ import annotations

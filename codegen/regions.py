@@ -4,7 +4,7 @@ In: a loops.Region with its Programs, and the names of their functions, each (in
 tables of pointers, as the entry itself has. Out: the text of a function of the operands, the results, the scratch
 memory and `observed`, which fills the tables and calls them: nothing is copied but carries at the ends. A carry has two
 places that change roles from one iteration to the next; rows and stacks are read and written where they are. A guard that
-fails inside (not 0) is handed on at once.
+fails inside (not 0) is handed on at once; so is an interruption, for which loops that may run for long poll.
 """
 
 from __future__ import annotations
