@@ -275,9 +275,14 @@ class Region:
         return self.every > 0
 
     @property
+    def guarded(self):
+        """Whether a guard in its programs, or an interruption there, may leave the whole program."""
+        steps = flat([s for p in self.programs for s in p.steps])
+        return any([isinstance(s, Exit) or (isinstance(s, (Kernel, Region)) and s.polls) for s in steps])
+
+    @property
     def leaves(self):
-        """Whether a guard inside, or an interruption, may leave the whole program."""
-        return self.polls or any([may_leave(p.steps) for p in self.programs])
+        return self.polls or self.guarded
 
     @property
     def buffers(self):
@@ -387,11 +392,6 @@ def unnested(steps) -> list:
 def flat(steps) -> list:
     """The steps, those of nested programs and of tiles one by one."""
     return [k for s in unnested(steps) for k in (s.kernels if isinstance(s, Tiles) else [s])]
-
-
-def may_leave(steps) -> bool:
-    """Whether a guard among the steps, or an interruption, may leave the whole program."""
-    return any([isinstance(s, Exit) or (isinstance(s, (Kernel, Region)) and s.polls) for s in flat(steps)])
 
 
 def kernels_of(steps) -> list:

@@ -14,7 +14,7 @@ import math
 from tapejit.ir.ops.loop import parts
 
 from . import interrupts
-from .loops import Call, flat, kernels_of, may_leave
+from .loops import Call, flat, kernels_of
 from .memory import LINE
 from .writer import Writer
 
@@ -99,7 +99,7 @@ class _Driver:
     def call(self, number):
         """Run a program; leave if a guard in it fails."""
         left = self.w.call(self.names[number], self.inputs, self.outputs, self.arena, "%observed")
-        if may_leave(self.step.programs[number].steps):
+        if self.step.guarded:
             self.go_on(left)
 
     def go_on(self, left):
