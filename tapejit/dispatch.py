@@ -191,7 +191,7 @@ class Function:
                 self._hits += 1
             else:
                 self._misses += 1
-                program = self._program_to_keep(args, kwargs)
+                program = self._transformed(*self._record_to_keep(args, kwargs))
                 if state.base is not None and _reads(state.base, program.captures):
                     return key, None  # it read a Variable as this tape does: nothing to keep for other calls
                 key = self._hash_unbound(program, leaves, key)
@@ -298,25 +298,50 @@ class Function:
             self._misses += 1
             with Room() as room:
                 while not room.suffices:
-                    program = self._program_to_keep(args, kwargs)
+                    program, contexts = self._record_to_keep(args, kwargs)
                     if state.base is not None and _reads(state.base, program.captures):
                         if target is not None:
                             raise self._is_recorded()
                         return None, self._replay(args, kwargs, leaves)
-                    near, known, guard = paths.nearest(program)
-                    path = near if known else Path(program, soon=len(paths) >= FEW)
+                    path, fresh = self._run_more_often(paths, program, contexts), False
+                    if path is None:
+                        program = self._transformed(program, contexts)
+                        near, known, guard = paths.nearest(program)
+                        path = near if known else Path(program, soon=len(paths) >= FEW)
+                        fresh = not known and guard is not None
                     inputs = path.inputs(leaves)
                     results = path.run(inputs, target)
                     left = None if type(results) is list else guards_of(path.graph)[results.index]
-                    room.ran_out(0 if left is None else left.attrs.get("capacity", 0))
+                    room.ran_out(0 if left is None or path.program.trips else left.attrs.get("capacity", 0))
             if type(results) is not list:
                 results = evaluate_recorded(path.program, inputs, any([t.lanes for t in self.transforms]))
-            elif not known and guard is not None:
-                for dropped in paths.add(path, near, guard):
-                    for dispatcher in (self._dispatcher, self._into_dispatcher):
-                        if dispatcher is not None:
-                            dispatcher.drop(dropped.hits)
+            elif fresh:
+                self._drop(paths.add(path, near, guard))
         return path, results
+
+    def _run_more_often(self, paths, program, contexts):
+        """The path for a record that is another one's, its loops run more or less often; None if there is none."""
+        if any([t.lanes for t in self.transforms]):
+            return None  # one of many was recorded, and the others did not run as often
+        path, run = paths.run_as(program)
+        if path is not None:
+            if not path.program.trips.add(run):
+                return path
+            found, members = path.program.opened(path.program.trips), [path]
+        else:
+            found, members = paths.opened(program)
+            if found is None:
+                return None
+        path = Path(self._transformed(found, contexts))
+        self._drop(paths.replace(members, path))
+        return path
+
+    def _drop(self, paths):
+        """Have machine code forget paths."""
+        for path in paths:
+            for dispatcher in (self._dispatcher, self._into_dispatcher):
+                if dispatcher is not None:
+                    dispatcher.drop(path.hits)
 
     def _wrap(self, program, results, leaves, target):
         if any([isinstance(x, Array) for x in leaves]):
@@ -330,21 +355,27 @@ class Function:
     # ---- recording ----------------------------------------------------------------------------------------------
     def program(self, args, kwargs):
         """Record the function at these arguments and fold the transforms over the record."""
+        return self._transformed(*self._record(args, kwargs))
+
+    def _record(self, args, kwargs):
+        """(the Program as recorded, what the transforms noted of the arguments)."""
         contexts = []
         for t in reversed(self.transforms):
             args, kwargs, context = t.enter(args, kwargs)
             contexts.append(context)
-        program, _ = trace(self.fn, args, kwargs)
+        return trace(self.fn, args, kwargs)[0], contexts
+
+    def _transformed(self, program, contexts):
         for t, context in zip(self.transforms, reversed(contexts)):
             graph = optimize(program.graph, differentiate_later=True)
             program = t.apply(program.replace(graph, connected=program.connected), context)
         return program
 
-    def _program_to_keep(self, args, kwargs):
-        """A program for later calls too; an error if the function drew random numbers, which they would repeat."""
+    def _record_to_keep(self, args, kwargs):
+        """A record for later calls too; an error if the function drew random numbers, which they would repeat."""
         env = self._environment or Environment(self.fn, self._hashed)
         before = env.randomness()
-        program = self.program(args, kwargs)
+        found = self._record(args, kwargs)
         if env.drew(before):
             raise located(
                 RandomnessError,
@@ -353,7 +384,7 @@ class Function:
                 "the function itself seeds",
                 where=definition(self.fn),
             )
-        return program
+        return found
 
     def _replay(self, args, kwargs, leaves):
         """Record one level deeper, then apply the transformed record to the outer Arrays."""

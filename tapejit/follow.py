@@ -28,7 +28,7 @@ from tapejit.ir.graph import Constant, Node, Value
 from tapejit.ir.op import TABLE
 from tapejit.ir.ops.loop import apply_scan
 from tapejit.ir.passes.reroll import last_loop
-from tapejit.ir.passes.windows import moving_rows
+from tapejit.ir.passes.windows import moved, moving_rows
 
 from .array import Array
 
@@ -131,13 +131,7 @@ class Follower:
         node, move = self.template[self.at], self.moves.get(self.at)
         if move is None:
             return attrs == node.attrs and repr(attrs) == repr(node.attrs)  # by their spelling, for 0.0 is not -0.0
-        return attrs == self.moved(node, move[0])
-
-    @staticmethod
-    def moved(node, start) -> dict:
-        """The attributes of a slice elsewhere."""
-        stop = tuple([a + z - s for a, z, s in zip(start, node.attrs["stop"], node.attrs["start"])])
-        return {**node.attrs, "start": tuple(start), "stop": stop}
+        return attrs == moved(node, move[0])
 
     def value(self, o):
         """The value of an operand from before the loop; None for one of the loop's own."""
@@ -198,7 +192,7 @@ class Follower:
             operands.append(self.record.constant(value) if isinstance(value, np.generic) else value)
         if attrs is None:
             start, step = self.loop.moves[j]
-            attrs = self.moved(node, [a + k * by for a, by in zip(start, step)])
+            attrs = moved(node, [a + k * by for a, by in zip(start, step)])
         fresh = Node(node.op, tuple(operands), attrs, [node.results[0].type], (), node.loc)
         self.record.nodes.append(fresh)
         self.made[i] = fresh.results[0]

@@ -41,6 +41,7 @@ from tapejit.ir.merge import SMALL, merge
 from tapejit.ir.ops.guard import guard, guards_of
 from tapejit.ir.passes.pipeline import optimize
 from tapejit.ir.text import show
+from tapejit.ir.trips import Trips
 
 from .array import Array
 from .errors import HiddenStateError, TapejitWarning, located
@@ -61,12 +62,15 @@ class Path:
     soon: it is too soon to compile it, as it may not be taken again. The interpreter runs it until `compile` is called.
     """
 
-    __slots__ = ("program", "graph", "code", "sources", "calls", "hits", "looked", "used", "dtypes", "seen", "locs", "soon")
+    __slots__ = (
+        "program", "graph", "code", "sources", "calls", "hits", "looked", "used", "dtypes", "seen", "locs", "soon", "openable",
+    )  # fmt: skip
 
     def __init__(self, program, soon=False):
         self.program, self.graph = program, program.graph
         self.code = None
-        self.sources = program.captures
+        self.sources = program.captures if program.trips is None else [*program.captures, *program.trips.tables]
+        self.openable = ...  # the Trips of its record, once that was looked for; None if there are none
         self.calls = {}  # how many, by structure of `out`; None if there is none
         self.hits = np.zeros(1, np.int64)  # calls that machine code answered, which counts them here,
         self.looked = 0  # and how many when it was last looked
@@ -83,6 +87,12 @@ class Path:
         self.program = self.program.replace(graph, connected=self.program.connected)
         self.soon, self.graph, self.code = False, graph, code
 
+    def loops(self):
+        """The loops of its record that may run more or less often, if nothing was made of them yet; else None."""
+        if self.openable is ...:
+            self.openable = None if self.program.trips is not None else Trips.of(self.program.recorded.graph)
+        return self.openable
+
     @property
     def counters(self) -> list:
         """What machine code counts calls in."""
@@ -91,7 +101,7 @@ class Path:
     @property
     def operations(self) -> int:
         """How many are kept, the record's included."""
-        return len(self.graph) + len(self.program.recorded)
+        return len(self.graph) + len(self.program.recorded.graph)
 
     @property
     def count(self) -> int:
@@ -140,11 +150,12 @@ def interpreted(graph, inputs) -> list:
 
 def seen_in(graph, place=()) -> list:
     """What the guards saw, in the order in which compiled code numbers them: of those in a loop a tuple, with its place and
-    length, of whether a while_loop had room enough one with its capacity. Graphs of equal lists went the same way."""
+    length, of whether a while_loop had room enough one with its capacity, of how often loops ran one with a hash. Graphs of
+    equal lists went the same way."""
     out, loops = [], 0
     for node in graph.nodes:
         if node.op is guard:
-            what = (*place, node.attrs["capacity"]) if "capacity" in node.attrs else place
+            what = (*place, *[node.attrs[k] for k in ("capacity", "trips") if k in node.attrs])
             out.append((node.attrs["seen"], *what) if what else node.attrs["seen"])
         for region in node.regions:
             out += seen_in(region, (*place, loops, node.attrs.get("length")))
@@ -305,12 +316,53 @@ class Paths:
 
     def nearest(self, program):
         """(the path with most outcomes in common with a new record, whether that is its own, the first guard that differs)."""
-        seen = seen_in(program.graph)
+        near, guard = self.beside(seen_in(program.graph))
+        return near, is_same(near.program, program), guard
+
+    def beside(self, seen):
+        """(the path with most outcomes in common with these, the first guard that differs)."""
         *splits, near = self.route(seen)
         if near is None:
             near = splits[-1].recent
         differs = [_unequal(a, b) for a, b in zip(near.seen, seen)]
-        return near, is_same(near.program, program), differs.index(True) if True in differs else None
+        return near, differs.index(True) if True in differs else None
+
+    # ---- loops that run more or less often -----------------------------------------------------------------------------
+    def run_as(self, program):
+        """(the path, ir/trips.Run) that a new record is, its loops run so often; (None, None) if there is none."""
+        for path in self:
+            trips = path.program.trips
+            run = None if trips is None else run_of(trips, path.program, program)
+            if run is not None:
+                differs = trips.conflict(run)
+                if differs is not None:
+                    node = None if differs[0] is None else trips.recorded.nodes[differs[0]]
+                    raise hidden_state(program, node, node)
+                return path, run
+        return None, None
+
+    def opened(self, program):
+        """(a Program for a new record and others that are it, their loops run more or less often, the paths of these), or
+        (None, []). Of a function of which there is one such Program, any record with loops of the kind becomes one."""
+        own = Trips.of(program.graph)
+        several = own is not None and any([path.program.trips is not None for path in self])
+        for trips, owner in [(own, program), *[(path.loops(), path.program) for path in self]]:
+            if trips is None or (owner is not program and not join(trips, owner, program)):
+                continue
+            members = [path for path in self if path.program is owner or join(trips, owner, path.program)]
+            if members or several:
+                return owner.opened(trips), members
+        return None, []
+
+    def replace(self, members, path) -> list:
+        """Have a path join the tree in the place of others; those that gave way."""
+        if len(members) == len(self):
+            self.top, self.merged = path, None
+            self.merge_later()
+            return members
+        for member in members:
+            self._remove(member)
+        return [*members, *self.add(path, *self.beside(path.seen))]
 
     def add(self, path, near, guard):
         """Have a path join the tree, which parts from the path `near` at a guard; the paths that gave way."""
@@ -354,6 +406,11 @@ class Paths:
                 path.looked, path.used = int(path.hits[0]), next(self.clock)
             if path is not fresh and (found is None or path.used < found.used):
                 found = path
+        self._remove(found)
+        return found
+
+    def _remove(self, found):
+        """Take a path out of the tree, which has others."""
         *above, _ = self.route(found.seen)
         parent = above.pop()
         del parent.branches[found.seen[parent.guard]]
@@ -366,7 +423,6 @@ class Paths:
                 split.recent = _recent(next(iter(split.branches.values())))
         if self.merged is not None and found in self.merged.members:
             self.merged = None
-        return found
 
     def most_split(self):
         """(the source line where most paths part, how many)."""
@@ -410,14 +466,34 @@ def is_same(old, new) -> bool:
     before, now, parted = found
     if parted:
         return False
-    raise located(
+    raise hidden_state(new, before, now)
+
+
+def hidden_state(program, before, now):
+    """The error for two runs of a function that differ in a node (None: its end) though all that is guarded was the same."""
+    return located(
         HiddenStateError,
-        f"{new.name} did different things in two runs in which everything that is guarded was the same: it reads something "
+        f"{program.name} did different things in two runs in which everything that is guarded was the same: it reads something "
         f"that tapejit cannot see, an iterator, a counter in C code, a file or a clock\n  then: {_step(before)}\n"
         f"  now:  {_step(now)}",
         "pass what it reads as an argument, or read it outside of the function",
-        where=resolve(now.loc) if now is not None else new.where,
+        where=resolve(now.loc) if now is not None else program.where,
     )
+
+
+def run_of(trips, owner, program):
+    """How a record ran, of a Program whose loops may run more or less often; None if it is not the same but for that."""
+    owner, program = owner.recorded, program.recorded
+    return trips.run_of(program.graph, _Pairs(owner, program)) if owner.out_tree == program.out_tree else None
+
+
+def join(trips, owner, program) -> bool:
+    """Have another record join; False if it is not the same but for how often its loops run."""
+    run = run_of(trips, owner, program)
+    if run is None or trips.conflict(run) is not None:
+        return False
+    trips.add(run)
+    return True
 
 
 def _step(node) -> str:
@@ -430,8 +506,8 @@ def _step(node) -> str:
 def difference(old, new):
     """The first nodes in which the records of two Programs differ, None being the end of one, and whether they are guards
     of one value that saw different things; None if there are none."""
-    a, b = old.recorded, new.recorded
-    same = _Pairs(old, new)
+    old, new = old.recorded, new.recorded
+    a, b, same = old.graph, new.graph, _Pairs(old, new)
     for x, y in itertools.zip_longest(a.nodes, b.nodes):
         if x is None or y is None or not all(map(same, x.operands, y.operands)) or _content(x) != _content(y):
             parted = x is not None and y is not None and (x.op is y.op is guard or _differ_in_room(x, y))
@@ -461,9 +537,10 @@ class _Pairs:
     """Whether a value of one record is what a value of the other is."""
 
     def __init__(self, old, new):
-        self.old, self.new, self.pairs = old, new, {}
+        self.old, self.new, self.pairs, self.stands = old, new, {}, {}
 
     def __call__(self, x, y) -> bool:
+        x = self.stands.get(x, x)
         known = self.pairs.get(x)
         if known is not None:
             return known is y
@@ -480,7 +557,7 @@ class _Pairs:
     @staticmethod
     def source(program, param):
         """The number of an argument, or the captured object."""
-        first = len(program.recorded.params) - len(program.captures)
+        first = program.leaves
         return param.index if param.index < first else program.captures[param.index - first]
 
 

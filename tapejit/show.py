@@ -55,7 +55,12 @@ def compiled(function, args, kwargs):
 
 def taken(paths, program):
     """The known path that a record took, or None."""
-    path, known, _ = (None, False, None) if paths is None else paths.nearest(program)
+    if paths is None:
+        return None
+    path, run = paths.run_as(program)
+    if path is not None:
+        return path if path.program.trips.knows(run) else None
+    path, known, _ = paths.nearest(program)
     return path if known else None
 
 
@@ -68,7 +73,8 @@ def path_lines(paths):
         if type(node) is Path:
             number += 1
             soon = ", interpreted" if node.soon else ""
-            lines.append(f"{'  ' * depth}{before}path {number}: {_calls(node.count)}{soon}")
+            often = "" if node.program.trips is None else f"; {_often(node.program.trips)}"
+            lines.append(f"{'  ' * depth}{before}path {number}: {_calls(node.count)}{soon}{often}")
             continue
         lines.append(f"{'  ' * depth}{before}{describe(node.loc)}")
         seen = [(_seen(value), below) for value, below in sorted(node.branches.items(), key=_order, reverse=True)]
@@ -78,14 +84,27 @@ def path_lines(paths):
 
 
 def _order(branch):
-    return [-1 if n is None else n for n in branch[0]] if type(branch[0]) is tuple else [branch[0]]
+    value = branch[0] if type(branch[0]) is tuple else branch[:1]
+    return [n if isinstance(n, int) else -1 for n in value]
 
 
 def _seen(value) -> str:
     """What a guard saw; in a loop that was folded, in so many iterations."""
     if type(value) is not tuple:
         return repr(value)
-    return f"{value[0]!r} {' x '.join([f'{n:,}' for n in value[2::2] if n is not None])} times"
+    seen, *place = value
+    if isinstance(place[-1], str):
+        return "any number of times that was recorded"
+    if len(place) % 2:
+        return f"with room for {place[-1]:,} iterations"
+    return f"{seen!r} {' x '.join([f'{n:,}' for n in place[1::2] if n is not None])} times"
+
+
+def _often(trips) -> str:
+    """How often loops ran in the records of a path."""
+    known = trips.known[trips.known[:, 0] >= 0]
+    what = [f"{low:,} to {high:,} times" for low, high in zip(known.min(axis=0), known.max(axis=0))]
+    return f"its loop{'s' * (len(what) > 1)} {' and '.join(what)}, {len(known):,} ways"
 
 
 def _calls(n):
@@ -119,10 +138,10 @@ def _brief(names, most=12):
 def explain(function, args, kwargs) -> str:
     """What is compiled for these arguments, in words and figures; see `Function.explain`."""
     code = compiled(function, args, kwargs)
-    program = function.program(args, kwargs)
+    program, known, info = function.program(args, kwargs), function.lookup(*args, **kwargs), function.cache_info()
+    path = taken(known, program)
+    program = program if path is None else path.program
     graph = optimize(program.graph)
-    info = function.cache_info()
-    known = function.lookup(*args, **kwargs)
     lines = [f"{function!r}  {', '.join(f'{p.name or i}: {p.type}' for i, p in enumerate(graph.params))}"]
     lines.append(
         f"  operations: {len(program.graph)} after the transforms, {len(graph)} optimized; "
@@ -134,7 +153,8 @@ def explain(function, args, kwargs) -> str:
     lines += ["  " + line for line in code_lines(code.stats)]
     guards = [n for n in graph.nodes if n.op.kind == "guard"]
     for i, g in enumerate(guards):
-        lines.append(f"  guard {i}: saw {g.attrs['seen']!r} at {describe(g.loc)}")
+        saw = "ran as often as in some record" if "trips" in g.attrs else f"saw {g.attrs['seen']!r}"
+        lines.append(f"  guard {i}: {saw} at {describe(g.loc)}")
     if known is not None:
         lines += ["  " + line for line in path_lines(known)]
         if known.merged is not None:

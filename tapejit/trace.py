@@ -37,20 +37,33 @@ class Program:
     graph: parameters are the leaves of `in_tree` in order, then one per captured object. in_tree: the structure of
     (args, kwargs). out_tree: the structure of the result; graph.results are its leaves in order. connected: per leaf
     of a gradient result, whether it depends on anything (None: not a gradient). rebound: the closed-over ndarrays that
-    were Arrays of the record while it ran. recorded: the graph before transforms.
+    were Arrays of the record while it ran. recorded: the Program before transforms. trips: how often its loops may
+    run (ir/trips.py), if that varies; what is known of it is one more parameter, the last.
     """
 
-    __slots__ = ("graph", "in_tree", "out_tree", "captures", "name", "where", "connected", "rebound", "recorded")
+    __slots__ = ("graph", "in_tree", "out_tree", "captures", "name", "where", "connected", "rebound", "trips", "_recorded")
 
-    def __init__(self, graph, in_tree, out_tree, captures, name, where=None, connected=None, rebound=(), recorded=None):
+    def __init__(
+        self, graph, in_tree, out_tree, captures, name, where=None, connected=None, rebound=(), recorded=None, trips=None
+    ):  # fmt: skip
         self.graph, self.in_tree, self.out_tree = graph, in_tree, out_tree
         self.captures, self.name, self.where, self.connected = captures, name, where, connected
-        self.rebound, self.recorded = rebound, graph if recorded is None else recorded
+        self.rebound, self.trips, self._recorded = rebound, trips, recorded
+
+    @property
+    def recorded(self) -> Program:
+        return self._recorded or self
 
     def replace(self, graph: Graph, in_tree=None, out_tree=None, connected=None) -> Program:
         in_tree, out_tree = in_tree or self.in_tree, out_tree or self.out_tree
         same = self.captures, self.name, self.where
-        return Program(graph, in_tree, out_tree, *same, connected, self.rebound, self.recorded)
+        return Program(graph, in_tree, out_tree, *same, connected, self.rebound, self.recorded, self.trips)
+
+    def opened(self, trips) -> Program:
+        """What was recorded, its loops as often as is known of them."""
+        was = self.recorded
+        same = was.captures, was.name, was.where
+        return Program(trips.build(), was.in_tree, was.out_tree, *same, None, was.rebound, was, trips)
 
     @property
     def leaves(self) -> int:

@@ -1,7 +1,8 @@
 """The guard kind: a recorded value became a Python value, and this is what was seen.
 
 guard(x) with attrs `seen` (a bool or an int) and no results; `capacity` of one that asks whether a loop took no more
-iterations than reverse mode made room for (loop.py). Guards keep their order and are never dropped. Compiled code
+iterations than reverse mode made room for (loop.py), `trips` of one that asks whether loops ran as often as in some record
+(trips.py): a hash of that. Guards keep their order and are never dropped. Compiled code
 that sees another value leaves before any effect with (index of the guard, value seen now), and the function is
 recorded anew for that value. Under batching every lane must agree, else the run leaves too.
 """

@@ -68,6 +68,11 @@ def last_loop(nodes, start=None, period=None):
     return max(loops, key=lambda loop: loop.period, default=None)
 
 
+def find_loops(nodes) -> list:
+    """The Loops of recorded nodes, in order."""
+    return _find(nodes, {node: i for i, node in enumerate(nodes)}, {})
+
+
 # ---- finding ---------------------------------------------------------------------------------------------------------
 def _find(nodes, position, stands) -> list:
     """The loops, in order; they do not overlap."""

@@ -20,6 +20,12 @@ def stacked(b, stack, first, count):
     return b.slice(stack, start=(first,) + (0,) * rest, stop=(first + count, *stack.shape[1:]), step=(1,) * (rest + 1))
 
 
+def moved(node, start) -> dict:
+    """The attributes of a slice or update elsewhere."""
+    stop = tuple([a + z - s for a, z, s in zip(start, node.attrs["stop"], node.attrs["start"])])
+    return {**node.attrs, "start": tuple(start), "stop": stop}
+
+
 def moving_rows(b, x, start, step, node, count):
     """[count, *window]: the windows of slices of x."""
     shape, moving = node.results[0].shape, [a for a, k in enumerate(step) if k]
