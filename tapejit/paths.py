@@ -317,7 +317,7 @@ class Paths:
     def nearest(self, program):
         """(the path with most outcomes in common with a new record, whether that is its own, the first guard that differs)."""
         near, guard = self.beside(seen_in(program.graph))
-        return near, is_same(near.program, program), guard
+        return near, is_same(near.program, program, guard is not None), guard
 
     def beside(self, seen):
         """(the path with most outcomes in common with these, the first guard that differs)."""
@@ -457,14 +457,14 @@ def _recent(node):
 
 
 # ---- hidden state --------------------------------------------------------------------------------------------------------
-def is_same(old, new) -> bool:
+def is_same(old, new, parted=False) -> bool:
     """Whether two Programs of one key have equal records. An error if other operations were recorded though all guards
-    before saw the same."""
+    before saw the same. parted: whether a guard saw another value anywhere."""
     found = difference(old, new)
     if found is None:
         return True
-    before, now, parted = found
-    if parted:
+    before, now, here = found
+    if here or (parted and new.recorded.nested):  # an inner graph lacks what only its other paths need, also before they part
         return False
     raise hidden_state(new, before, now)
 

@@ -130,7 +130,7 @@ class Record:
 
     __slots__ = (
         "depth", "name", "params", "nodes", "captures", "closed", "constants", "arrays", "readings",
-        "follower", "loops", "pending", "numbers", "folded", "begun", "search_at",
+        "follower", "loops", "pending", "numbers", "folded", "begun", "search_at", "nested",
     )  # fmt: skip
 
     def __init__(self, depth, name):
@@ -139,6 +139,7 @@ class Record:
         self.captures = {}  # id of an outer object -> (the object, its parameter Value)
         self.constants = {}
         self.readings = {}  # id of a Variable -> (the Variable, the Arrays it was read as, one per assignment between)
+        self.nested = False  # whether it holds what inner records were made into
         self.arrays = None  # Value -> what was read as it, kept from when a tape begins inside this record
         # Loops that are folded while they are recorded, see follow.py.
         self.follower = None  # of the loop that is recorded now
@@ -216,6 +217,8 @@ class Record:
         """Append a node; the Arrays of its results, whose concrete values are `outs`."""
         if self.closed:
             raise self.leaked(next(o for o in operands if isinstance(o, Array) and o._record is self))
+        if at is not None:
+            self.nested = True
         if self.follower is not None:
             number = None if regions else self.follower.step(op, operands, attrs)
             if number is not None:

@@ -38,17 +38,18 @@ class Program:
     (args, kwargs). out_tree: the structure of the result; graph.results are its leaves in order. connected: per leaf
     of a gradient result, whether it depends on anything (None: not a gradient). rebound: the closed-over ndarrays that
     were Arrays of the record while it ran. recorded: the Program before transforms. trips: how often its loops may
-    run (ir/trips.py), if that varies; what is known of it is one more parameter, the last.
+    run (ir/trips.py), if that varies; what is known of it are further parameters, the last. nested: whether what was recorded
+    holds transformed functions or gradients of tapes, whose operations are those of their optimized graphs.
     """
 
-    __slots__ = ("graph", "in_tree", "out_tree", "captures", "name", "where", "connected", "rebound", "trips", "_recorded")
+    __slots__ = ("graph", "in_tree", "out_tree", "captures", "name", "where", "connected", "rebound", "trips", "nested", "_recorded")
 
     def __init__(
         self, graph, in_tree, out_tree, captures, name, where=None, connected=None, rebound=(), recorded=None, trips=None
     ):  # fmt: skip
         self.graph, self.in_tree, self.out_tree = graph, in_tree, out_tree
         self.captures, self.name, self.where, self.connected = captures, name, where, connected
-        self.rebound, self.trips, self._recorded = rebound, trips, recorded
+        self.rebound, self.trips, self._recorded, self.nested = rebound, trips, recorded, False
 
     @property
     def recorded(self) -> Program:
@@ -183,7 +184,9 @@ def _run(record, fn, rebinding, name, leaves, in_tree):
         raise located(OutputError, what, "return arrays, numbers or nests of them", where=definition(fn)) from None
     results = [result_leaf(fn, name, r) for r in results]
     graph, captures = record.finish(results)
-    return Program(graph, own_tree, out_tree, captures, name, definition(fn)), out
+    program = Program(graph, own_tree, out_tree, captures, name, definition(fn))
+    program.nested = record.nested
+    return program, out
 
 
 def result_leaf(fn, name, x):
