@@ -280,7 +280,7 @@ class Array:
 
     def __index__(self):
         self._update()
-        value = operator.index(self._data[()])
+        value = operator.index(self._data[()].item() if self._weak else self._data[()])
         return value if self._record is None else self._record.guard_int(self, value)
 
     def __trunc__(self):

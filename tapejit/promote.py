@@ -125,6 +125,7 @@ def loop_dtype(op, dtype) -> np.dtype:
     raise located(DTypeError, f"{op.name} is not defined for {dtype}", instead)
 
 
+ON_PYTHON_BOOLS = {"add", "sub", "mul", "floor_divide", "remainder", "pow", "neg"}  # are ints: True + True is 2
 ON_BOOLS = {"add": "or_", "mul": "and_", "maximum": "or_", "minimum": "and_"}  # what NumPy does on bools
 _plans: dict = {}  # (operation, what decides each operand's promotion) -> (op, scalar type per operand or None, weak)
 
@@ -170,11 +171,13 @@ def _held(x):
 
 
 def _plan(name, xs):
-    dtype = common_dtype(*xs)
+    dtype, weak = common_dtype(*xs), all([is_weak(x) for x in xs])
+    if weak and dtype == BOOL and name in ON_PYTHON_BOOLS:
+        dtype = I64
     op = TABLE[ON_BOOLS.get(name, name) if dtype == BOOL else name]
     to = loop_dtype(op, dtype).type
     casts = tuple([None if isinstance(x, Array) and x._data.dtype.type is to else to for x in xs])
-    return op, casts if any(casts) else None, all([is_weak(x) for x in xs])
+    return op, casts if any(casts) else None, weak
 
 
 def _explained(error, op, xs):

@@ -4,8 +4,8 @@ Most are one operation of the table, so they are made from rows `(our operation,
 is an Array to write to (mutation.py), `dtype=` selects the type that is computed in; `where=` other than True is
 refused: `np.where` says the same without undefined elements.
 
-A result is weak (takes the other operand's dtype later on, as a Python scalar does) only if it comes from an arithmetic
-operator on weak operands; every other function gives NumPy scalars' strong dtypes, as in NumPy.
+A result is weak (takes the other operand's dtype later on, as a Python scalar does) only if it comes from an operator
+on weak operands; every other function gives NumPy scalars' strong dtypes, as in NumPy.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 from ..array import DIRECT, Array, handles, make, since
 from ..errors import DTypeError, IntegerPowerError, located
 from ..mutation import own
-from ..promote import BOOL, F64, apply1, asarray, call, cast, common_dtype, operand, operand_array, select, truth
+from ..promote import BOOL, F64, apply1, asarray, call, cast, common_dtype, is_weak, operand, operand_array, select, truth
 from .common import UNSET, firm, refuse, reshaped
 from .indexing import nonzero
 
@@ -402,12 +402,19 @@ def clip(a, a_min=UNSET, a_max=UNSET, out=None, *, min=UNSET, max=UNSET, dtype=N
 
 
 # ---- comparisons, logic, bits --------------------------------------------------------------------------------------
+def _truth_of(op, x, y):
+    """The bool of an operator, which is Python's (weak) if both operands are Python scalars."""
+    out = call(op, x, y)
+    out._weak = is_weak(x) and is_weak(y)
+    return out
+
+
 def _comparison(op, beyond, function):
     """`beyond(sign)`: the result against a Python integer too large for the other operand's type."""
 
     def compute(x, y):
         try:
-            return call(op, x, y)
+            return _truth_of(op, x, y)
         except OverflowError:
             number, array = (x, y) if isinstance(x, int) else (y, x)
             above = (number > 0) == (number is y)
@@ -448,8 +455,9 @@ def logical_not(x):
     return call("not_", truth(x))
 
 
-bitwise_and, bitwise_or = _direct("and_", 2, np.bitwise_and), _direct("or_", 2, np.bitwise_or)
-bitwise_xor = _direct("xor", 2, np.bitwise_xor)
+bitwise_and = _public("bitwise_and", lambda x, y: _truth_of("and_", x, y), 2, (np.bitwise_and,))
+bitwise_or = _public("bitwise_or", lambda x, y: _truth_of("or_", x, y), 2, (np.bitwise_or,))
+bitwise_xor = _public("bitwise_xor", lambda x, y: _truth_of("xor", x, y), 2, (np.bitwise_xor,))
 invert = bitwise_not = bitwise_invert = _direct("not_", 1, np.invert)
 left_shift = bitwise_left_shift = _direct("shift_left", 2, np.left_shift)
 right_shift = bitwise_right_shift = _direct("shift_right", 2, np.right_shift)

@@ -316,6 +316,37 @@ def test_a_branch_of_an_inner_jit_on_an_outer_value():
     assert [g(x) for x in (3.0, -3.0, 1.0)] == [12.0, 1.0, 4.0]  # 2x^2, x
 
 
+@pytest.mark.parametrize("inner", [jit, grad], ids=lambda t: t.__name__)
+def test_what_an_inner_function_computes_for_one_of_its_branches_only(inner):
+    """Its optimized graph lacks it on other paths, before the guard too: that is no hidden state."""
+
+    def plain(x):
+        y = np.exp(x)
+        if x > 1:
+            return np.sum(np.arange(int(x)) * x)
+        return y * y if x > 0 else 3 * x
+
+    f, g = grad(lambda x: inner(plain)(x) ** 2), inner(plain)
+    for x in (0.5, -1.0, 2.5, 3.5, 0.3, 2.2, -2.0, 3.1):
+        assert_allclose(f(x), (g(x + 1e-6) ** 2 - g(x - 1e-6) ** 2) / 2e-6, rtol=1e-7, atol=1e-12)
+    assert f.cache_info().misses == 4
+
+
+def test_conditions_on_python_numbers_are_python_bools():
+    """Which add up as ints and choose from lists; those on NumPy's are NumPy's."""
+    programs = [
+        lambda x: ((x > 0) + (x > 1)) * x,
+        lambda x: ((x > 0) - (x < 0)) * x,
+        lambda x: -((x > 0) & (x < 2)) * x + ((x > 0) | (x < 2)) + True,
+        lambda x: [x, x * 2, x * 3][(x > 0) + (x > 1)],
+        lambda x: [x, x * 2][x > 1],
+    ]
+    for plain in programs:
+        f = jit(plain)
+        assert [f(x) for x in (-1.0, 0.5, 3.0)] == [plain(x) for x in (-1.0, 0.5, 3.0)]
+    assert jit(programs[0])(np.float64(3.0)) == programs[0](np.float64(3.0)) == 3.0
+
+
 def test_a_branch_under_a_tape():
     for x, expected in [(2.0, 12.0), (-2.0, -2.0)]:
         x = tapejit.numpy.asarray(x)
