@@ -29,13 +29,13 @@ import numpy as np
 from .array import HANDLERS, Array, handles, make
 from .errors import MutationError, TapejitWarning, located
 from .promote import apply1, cast, operand_array, wrap
-from .record import Root, View, rebind, refresh, state
+from .record import Reading, Root, View, rebind, refresh, state
 
 
 # ---- results that are arrays of their own --------------------------------------------------------------------------------
 def own(x, others=()):
     """An Array that is a view, or one of `others`, as an array of its own; other things as they are."""
-    if type(x) is not Array or (type(x._alias) is not View and not any([x is other for other in others])):
+    if type(x) is not Array or (type(x._alias) not in (View, Reading) and not any([x is other for other in others])):
         return x
     if x._alias is not None and x._alias.stale():
         refresh(x)
@@ -120,7 +120,7 @@ def assign(target: Array, value) -> None:
         return  # what `x[i] += v` ends with
     path = _path(target)
     root = path[0]
-    if type(root) is not Array:
+    if type(root) is not Array or type(root._alias) is Reading:
         raise located(MutationError, "a Variable is not written in place", "v.assign(value), or v.assign_add(value)")
     if any([view._alias.op.name == "broadcast" for view in path[1:]]):
         raise ValueError("assignment destination is read-only")

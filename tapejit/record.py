@@ -58,6 +58,12 @@ class Root:
         return False
 
 
+class Reading(Root):
+    """Of what a Variable was read as, which is not to be written to: it stands for the Variable."""
+
+    __slots__ = ()
+
+
 class View:
     """How an Array is a view: `op` with `attrs` of the Array `parent`, in the end of `root`; `seen`: of root's writes."""
 

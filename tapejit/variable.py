@@ -16,7 +16,7 @@ from tapejit.ir.types import type_of
 from .array import Array, make
 from .errors import MutationError, ShapeError, TapejitWarning, located, user_line
 from .promote import asarray
-from .record import Record, state
+from .record import Reading, Record, state
 
 
 class UnconnectedWarning(TapejitWarning):
@@ -83,10 +83,10 @@ class Variable(Array):
         """The value now, as an Array of the function that is recorded, or else of the active tapes; operations call this."""
         record = state.records[0] if state.records else state.base
         if record is None:
-            return self
+            return self._reading()
         readings = record.readings.setdefault(id(self), (self, []))[1]
         if not readings or readings[-1]._data is not self._data:
-            reading = make(self._data)
+            reading = self._reading()
             reading._record = record
             reading._value = record.lookup(self) if state.records else record.leaf(reading)
             readings.append(reading)
@@ -95,6 +95,11 @@ class Variable(Array):
             if record in tape._spans and ((tape._watch_accessed and self.trainable) or id(self) in tape._variables):
                 tape._add(self, readings[-1])
         return readings[-1]
+
+    def _reading(self) -> Array:
+        reading = make(self._data)
+        reading._alias = Reading()
+        return reading
 
     def assign(self, value):
         """Replace the value; shape and dtype stay. Returns the Variable. Refused while a function is recorded."""

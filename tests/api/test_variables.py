@@ -6,10 +6,12 @@ import threading
 
 import numpy as np
 import pytest
+from numpy.testing import assert_allclose
 from support import in_threads
 
 import tapejit
 from tapejit import Array, GradientTape, UnconnectedWarning, Variable, grad, jit, value_and_grad, vmap
+from tapejit.errors import MutationError
 
 
 # ---- assignments between reads -------------------------------------------------------------------------------------------
@@ -236,3 +238,30 @@ def test_steps_on_a_tape_leave_nothing_behind():
     steps(20)
     before = steps(20)
     assert steps(500) - before < 100  # a leak of one object a step would be 480
+
+
+# ---- copies and views ------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("copy", [np.copy, lambda w: w.astype(float), Variable.flatten, np.nan_to_num, lambda w: w[:].copy()])
+def test_a_copy_may_be_written_and_stays_what_it_was(copy):
+    w = Variable([1.0, 2.0, 3.0])
+    before = copy(w)
+    w.assign_add(np.ones(3))
+    assert_allclose(before, [1.0, 2.0, 3.0])
+    with GradientTape() as tape:
+        u = copy(w)
+        u[1] = w[0] * 2
+        y = np.sum(u * u)
+    assert_allclose(tape.gradient(y, w), [20.0, 0.0, 8.0])
+    assert_allclose(w, [2.0, 3.0, 4.0])
+
+
+@pytest.mark.parametrize("view", [lambda w: w[1:], lambda w: w.value(), np.ravel, lambda w: w.T])
+def test_what_a_variable_is_read_as_is_not_written(view):
+    w = Variable([1.0, 2.0, 3.0])
+    before = view(w)
+    with pytest.raises(MutationError, match="a Variable is not written in place"):
+        before[0] = 5.0
+    with GradientTape(), pytest.raises(MutationError, match="a Variable is not written in place"):
+        view(w)[0] = 5.0
+    w.assign_add(np.ones(3))
+    assert_allclose(before, np.arange(1.0, 4.0)[-len(before) :])
