@@ -48,7 +48,8 @@ class _Region:
             out = f(*unflatten(tree, inner))
             leaves, self.out_tree = flatten(out)
             self.outs = [asarray(settled(o)) for o in leaves]
-            self.graph, self.captures = record.finish(self.outs)
+            self.graph, captures = record.finish(self.outs)
+        self.captures = [settled(x) for x in captures]  # Variables as the tapes read them
         self.count = len(args)
         guards = guards_of(self.graph)
         if guards:

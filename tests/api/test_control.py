@@ -405,3 +405,22 @@ def test_python_control_flow_on_values_of_a_body_is_refused():
     refused(GuardError, lambda: jit(lambda x: scan(body, 0.0, x)[0])(np.ones(3)), "tapejit.cond")
     f = jit(lambda x, k: scan(lambda c, v: (c + v if k > 0 else c - v, ()), 0.0, x)[0])  # an outer value: a guard out there
     assert f(np.ones(3), 1.0) == 3.0 and f(np.ones(3), -1.0) == -3.0
+
+
+@pytest.mark.parametrize("what", ["scan", "while", "cond", "nested"])
+def test_a_variable_that_a_body_closes_over_is_on_the_tape(what):
+    def f(w):
+        if what == "scan":
+            return scan(lambda c, _: (np.sin(c) * w, ()), w, length=3)[0]
+        if what == "while":
+            return while_loop(lambda c: c < 9.0, lambda c: c * w + w, w)
+        if what == "cond":
+            return cond(w > 1.0, lambda v: v * w, lambda v: v / w, w)
+        return scan(lambda c, v: (scan(lambda d, u: (d * u + w, ()), c, v * np.ones(2))[0], ()), w, w * np.ones(2))[0]
+
+    w = tapejit.Variable(1.7)
+    for _ in range(2):
+        with GradientTape() as tape:
+            y = f(w)
+        assert_allclose(tape.gradient(y, w), grad(f)(w.numpy()), rtol=1e-12)
+        w.assign(1.4)
