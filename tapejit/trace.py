@@ -42,7 +42,9 @@ class Program:
     holds transformed functions or gradients of tapes, whose operations are those of their optimized graphs.
     """
 
-    __slots__ = ("graph", "in_tree", "out_tree", "captures", "name", "where", "connected", "rebound", "trips", "nested", "_recorded")
+    __slots__ = (
+        "graph", "in_tree", "out_tree", "captures", "name", "where", "connected", "rebound", "trips", "nested", "_recorded",
+    )  # fmt: skip
 
     def __init__(
         self, graph, in_tree, out_tree, captures, name, where=None, connected=None, rebound=(), recorded=None, trips=None
