@@ -11,7 +11,7 @@ all iterations, a column of n values, and must be one of
     values from before the loop that differ: numbers, parameters, stacked rows a row
 Slices whose windows move evenly along an invariant array are rows, too; writes into an array whose windows move evenly,
 y[i] = v, are stacked, and written by one operation after the loop. Before that, what a slice reads of an array that was
-written to is traced to what was stored there (`forwarded`).
+written to is traced to what was stored there (`stores.py`).
 Where a column breaks the rule, the loop ends before that iteration and may begin anew after it. So every operand of every
 iteration is checked; what is not understood stays as it was. Columns are compared by list operations, about 1 us a node.
 
@@ -28,10 +28,11 @@ from operator import is_
 import numpy as np
 
 from ..build import Builder
-from ..graph import Constant, Graph, Node
+from ..graph import Constant, Graph
 from ..op import TABLE
 from ..ops.loop import apply_scan
 from .period import LEAST, anchors, extent, signatures
+from .stores import forwarded
 from .windows import moving_rows, stacked, written
 
 LEAST_NODES = 256  # of a program: smaller ones are better off fused as they are
@@ -205,14 +206,15 @@ class _Columns:
         starts = [n.attrs["start"] for n in self.columns[j]]
         if starts.count(starts[0]) == len(starts):
             return True
-        if self.slots[j, 0][0] != ("same" if node.op is SLICE else "carry"):
+        kind, place, *_ = self.slots[j, 0]
+        if kind != "same" if node.op is SLICE else kind == "rows" or self.columns[place][self.middle].op is not UPDATE:
             return False
         starts = np.array(starts)
         steps = np.diff(starts, axis=0)
         usual = steps[min(self.middle, len(steps) - 1)]
         self.breaks.update((np.flatnonzero((steps != usual).any(axis=1)) + 1).tolist())
         self.moves[j] = (starts, tuple(usual.tolist()))
-        return node.op is SLICE or self.slots[j, 0] == ("carry", j, 0, 1)
+        return True
 
     # ---- segments ------------------------------------------------------------------------------------------------
     def segment(self, k, stop):
@@ -267,58 +269,6 @@ class _Columns:
         """Whether the values exist before iteration k."""
         limit = self.first + k * self.period
         return all([v.node is None or self.position.get(v.node, -1) < limit for v in values])
-
-
-# ---- stores and loads ------------------------------------------------------------------------------------------------
-def forwarded(nodes):
-    """(nodes, stands): the nodes without the slices that read what was stored, and what stands for their results.
-
-    Arrays that are written to element by element (row by row) are chains of updates; windows of one kind, as of a chain,
-    are the same or do not overlap. A slice of what was not written yet is one of the array before."""
-    if not any([node.op is UPDATE for node in nodes]):
-        return nodes, {}
-    versions, out, stands = {}, [], {}  # an array -> (its chain, its number there)
-    for node in nodes:
-        if node.op is UPDATE:
-            x, part = [stands.get(o, o) for o in node.operands]
-            kind, window = _window(node, x.shape)
-            chain, number = versions.get(x, (None, 0))
-            if chain is None or chain.kind != kind or number != chain.length:
-                chain, number = _Chain(x, kind), 0
-            if kind is not None:
-                chain.stores[window] = part, number + 1
-                chain.length = number + 1
-                versions[node.results[0]] = chain, number + 1
-        elif node.op is SLICE:
-            x = stands.get(node.operands[0], node.operands[0])
-            chain, number = versions.get(x, (None, 0))
-            kind, window = _window(node, x.shape)
-            if chain is not None and chain.kind == kind:
-                part, stored = chain.stores.get(window, (None, 0))
-                if part is None:
-                    node, old = Node(SLICE, (chain.base,), node.attrs, [node.results[0].type], (), node.loc, node.tag), node
-                    stands[old.results[0]] = node.results[0]
-                elif stored <= number and part.type is node.results[0].type:
-                    stands[node.results[0]] = part
-                    continue
-        out.append(node)
-    return out, stands
-
-
-class _Chain:
-    """What was stored into versions 1 to `length` of the array `base`, by windows of one kind."""
-
-    def __init__(self, base, kind):
-        self.base, self.kind, self.length, self.stores = base, kind, 0, {}
-
-
-def _window(node, shape):
-    """(kind, window) of a slice or update whose axes are whole or one element each, else (None, None)."""
-    start, stop = node.attrs["start"], node.attrs["stop"]
-    kind = tuple([z - a == 1 for a, z in zip(start, stop)])
-    if not all([one or (a == 0 and z == n) for one, a, z, n in zip(kind, start, stop, shape)]):
-        return None, None
-    return kind, (start, stop)
 
 
 # ---- folding ---------------------------------------------------------------------------------------------------------
@@ -442,8 +392,7 @@ class _FoldLoop:
         first = [column[0] for column in self.columns]
         b.at(first[0])
         stores = {j: move for j, move in loop.moves.items() if first[j].op is UPDATE}
-        stores = {j: move for j, move in stores.items() if self.is_only_written(j)}
-        if any([first[j].op is UPDATE and j not in stores for j in loop.moves]):
+        if not self.are_only_written(stores):
             return fold.copy(fold.nodes[loop.start : loop.stop])
         body = Builder(f"loop_{fold.graph.name}", simplify=False)
         carries, inits = {}, []  # (place, result, distance) -> parameter
@@ -512,16 +461,54 @@ class _FoldLoop:
         for (place, r), stack in zip(outs, found[len(carries) :]):
             for k in self.used[place, r]:
                 fold.rows[self.columns[place][k].results[r]] = (stack, k)
+        arrays = {}  # place of the last store into an array -> the array, with what was stored so far
         for (j, (start, step)), stack in zip(stores.items(), found[len(carries) + len(outs) :]):
-            before = fold.value(loop.inits[j, 0, 1])
-            node = self.columns[j][0]
+            node, end = self.columns[j][0], self.round_of(j)[-1]
+            before = arrays.get(end) or fold.value(loop.inits[end, 0, 1])
             self.b.at(node)
-            fold.env[self.columns[j][-1].results[0]] = written(self.b, before, stack, start, step, node, loop.count)
+            arrays[end] = written(self.b, before, stack, start, step, node, loop.count)
+        for end, array in arrays.items():
+            fold.env[self.columns[end][-1].results[0]] = array
 
-    def is_only_written(self, j) -> bool:
-        """Whether the versions of an array that the update at place j makes are read by its next one only, and after."""
-        readers = [at for at, slot in self.loop.slots.items() if slot[0] in ("in", "carry") and slot[1] == j]
-        return readers == [(j, 0)] and self.used.get((j, 0), set()) <= {self.loop.count - 1} and self.moves_by_elements(j)
+    def round_of(self, j) -> list:
+        """The places of the stores into the array that place j stores into, in the order of an iteration; [] if what one
+        makes is read by anything but the next of them."""
+        found, at = [], j
+        while True:
+            readers = [place for place, slot in self.loop.slots.items() if slot[0] in ("in", "carry") and slot[1] == at]
+            if len(readers) != 1 or readers[0][1] != 0 or len(found) > len(self.loop.moves):
+                return []
+            found.append(at)
+            at = readers[0][0]
+            if at == j:
+                break
+        ends = [k for k in found if self.loop.slots[found[(found.index(k) + 1) % len(found)], 0] == ("carry", k, 0, 1)]
+        first = found.index(ends[0]) + 1 if len(ends) == 1 else 0
+        return found[first:] + found[:first] if len(ends) == 1 else []
+
+    def are_only_written(self, stores) -> bool:
+        """Whether the arrays that these places store into are read after the loop only, and no element is stored twice."""
+        for j in stores:
+            round = self.round_of(j)
+            last = {self.loop.count - 1} if round and j == round[-1] else set()
+            if not set(round) <= stores.keys() or not round or not self.used.get((j, 0), set()) <= last:
+                return False
+            if not self.moves_by_elements(j) or not all([self.are_apart(j, k) for k in round if k < j]):
+                return False
+        return True
+
+    def are_apart(self, j, k) -> bool:
+        """Whether no two windows of two places have an element in common, as far as one axis tells."""
+        return any([self.span(j, a).isdisjoint(self.span(k, a)) for a in range(len(self.loop.moves[j][1]))])
+
+    def span(self, j, axis) -> set:
+        """The positions along an axis that the windows of a place cover."""
+        start, step = self.loop.moves[j]
+        attrs = self.columns[j][0].attrs
+        own = range(0, attrs["stop"][axis] - attrs["start"][axis], attrs["step"][axis])
+        if not step[axis]:
+            return {start[axis] + i for i in own}
+        return {start[axis] + k * step[axis] + i for k in range(self.loop.count) for i in own}
 
     def moves_by_elements(self, j) -> bool:
         """Whether the window at place j moves along one axis, on which it is one element long: no two of them overlap."""

@@ -257,12 +257,91 @@ def arrays_and_numbers(x, n):
     return np.sum(v)
 
 
+def columns(x, n):
+    y = tnp.zeros((n, 2))
+    y[0] = x[:2]
+    for i in range(n - 1):
+        y[i + 1, 0] = y[i, 0] * 0.9 + 0.1 * y[i, 1]
+        y[i + 1, 1] = y[i, 1] * 0.8 - 0.1 * np.sin(y[i, 0])
+    return np.sum(y * y) + y[n // 2, 1]
+
+
+def rows_of_stored_elements(x, n):
+    y = tnp.zeros((n, 3))
+    y[0] = x[:3]
+    for i in range(n - 1):
+        row = y[i] * 0.5 + 0.1 * np.sin(y[i][::-1])
+        y[i + 1, 0] = row[0] - row[1]
+        y[i + 1, 2] = row[2]
+        y[i + 1, 1] = row[1] * row[0]
+    return np.sum(y * y)
+
+
+def elements_of_stored_rows(x, n):
+    y = tnp.zeros((n, 2))
+    y[0] = x[:2]
+    for i in range(1, n):
+        y[i] = y[i - 1] * 0.5 + y[i - 1, 0] * np.cos(y[i - 1, 1])
+    return np.sum(y[3:] * y[:-3])
+
+
+def two_arrays(x, n):
+    y, z = tnp.zeros(n), tnp.zeros((2, n))
+    for i in range(1, n):
+        z[:, i] = y[i - 1] * 0.5 + x[i]
+        y[i] = np.sin(z[0, i]) - z[1, i - 1]
+    return np.sum(y * y) + np.sum(z[1] * y)
+
+
+def even_and_odd(x, n):
+    y = tnp.zeros(2 * n + 2)
+    for i in range(n):
+        y[2 * i + 1] = 0.5 * y[2 * i] + x[i]
+        y[2 * i + 2] = 0.3 * y[2 * i + 1] - x[i]
+    return np.sum(y * y)
+
+
+def stored_twice(x, n):
+    y = tnp.zeros(n + 1)
+    for i in range(n):
+        y[i] = y[i] * 0.5 + x[i]
+        y[i + 1] = np.sin(y[i])
+    return np.sum(y * y)
+
+
+def strided_rows(x, n):
+    y = tnp.zeros((n, 4)) + 0.1
+    for i in range(1, n):
+        y[i, ::2] = y[i - 1, 1::2] * 0.5 + x[i]
+        y[i, 1] = np.sum(y[i]) * 0.1
+    return np.sum(y * y)
+
+
+def read_before_stored(x, n):
+    y = tnp.zeros((n, 2)) + x[0]
+    for i in range(n - 1):
+        y[i, 0] = np.sum(y[i]) + y[i + 1, 1]
+        y[i, 1] = np.sum(y[i + 1]) * 0.5 + y[i, 0] * 0.1
+    return np.sum(y * y)
+
+
+def table_of_sums(x, n):
+    y = tnp.zeros((12, 12)) + x[0]
+    for i in range(1, 12):
+        for j in range(1, 12):
+            y[i, j] = 0.5 * y[i - 1, j] + 0.3 * y[i, j - 1] - 0.1 * y[i - 1, j - 1] + x[i] * x[j]
+    return np.sum(y * y)
+
+
 FOLDED = [
     sum_from_zero, backwards, every_other, windows, diagonal, two_loops, nested, values_in_a_list, rows_in_a_list,
     comprehension, floats, fibonacci, three_steps_back, filled, gauss_seidel, horner, newton, guarded, matrices, rows,
-    arrays_and_numbers,
+    arrays_and_numbers, columns, rows_of_stored_elements, elements_of_stored_rows, two_arrays, even_and_odd,
 ]  # fmt: skip
-OTHERS = [triangle, filled_from_the_end, one_step_differs, one_operand_differs, changing_roles, kept_from_the_first]
+OTHERS = [
+    triangle, filled_from_the_end, one_step_differs, one_operand_differs, changing_roles, kept_from_the_first, stored_twice,
+    strided_rows, read_before_stored, table_of_sums,
+]  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
