@@ -64,11 +64,11 @@ def _name(function):
     return f"{prefix}.{getattr(function, '__name__', function)}"
 
 
-def unsupported(function):
-    """The error for a function that we do not have, with the nearest that we do."""
+def unsupported(function, method=""):
+    """The error for a function, or a ufunc's method, that we do not have, with the nearest that we do."""
     import difflib
 
-    name = _name(function)
+    name = f"{_name(function)}.{method}" if method else _name(function)
     known = sorted({_name(f) for f in HANDLERS if not isinstance(f, tuple)})
     near = difflib.get_close_matches(name, known, 3, 0.6)
     hint = f"the nearest that exist: {', '.join(near)}" if near else "see tapejit.numpy for those that exist"
@@ -308,7 +308,7 @@ class Array:
 
             ours = resolve(ufunc)
         if ours is None:
-            raise unsupported(ufunc if method == "__call__" else getattr(ufunc, method))
+            raise unsupported(ufunc, method if method != "__call__" else "")
         out = kwargs.get("out")
         if out is not None:
             if not all(o is None or isinstance(o, Array) for o in (out if isinstance(out, tuple) else (out,))):
@@ -364,6 +364,7 @@ class Array:
     dot, trace, ravel, squeeze = map(_method, (np.dot, np.trace, np.ravel, np.squeeze))
     swapaxes, repeat, take, round = map(_method, (np.swapaxes, np.repeat, np.take, np.round))
     diagonal, copy, sort, argsort = map(_method, (np.diagonal, np.copy, np.sort, np.argsort))
+    put = _method(np.put)
     conj = conjugate = _method(np.conjugate)
 
     def reshape(self, *shape, order="C"):
@@ -382,6 +383,8 @@ class Array:
 
     def fill(self, value):
         """As `numpy.ndarray.fill`."""
+        if np.ndim(value if not isinstance(value, Array) else value._data):
+            raise ValueError("setting an array element with a sequence.")
         HANDLERS[operator.setitem](self, ..., value)
 
     def astype(self, dtype, **kwargs):

@@ -28,7 +28,7 @@ import numpy as np
 
 from .array import HANDLERS, Array, handles, make
 from .errors import MutationError, TapejitWarning, located
-from .promote import apply1, cast, operand_array, wrap
+from .promote import apply1, cast, contains_array, operand, operand_array, wrap
 from .record import Reading, Root, View, rebind, refresh, state
 
 
@@ -79,6 +79,16 @@ def born(x: Array) -> Array:
     return x
 
 
+def read_now(x: Array) -> Array:
+    """An Array of plain numbers that the function which is recorded did not make, as a value that is read at each call."""
+    if not state.records or x._record is not None or not isinstance(x._data, np.ndarray):
+        return x
+    if type(x._alias) is Root and x._alias.home is state.records[-1]:
+        return x
+    record = state.records[0]
+    return make(x._data, record, record.lookup(x), x._weak)
+
+
 # ---- writing -------------------------------------------------------------------------------------------------------------
 def store(target: Array, value, function) -> Array:
     """Write the result of a function into an Array of its shape, as NumPy does for `out=` and `x += y`."""
@@ -100,15 +110,21 @@ def _stretches(shape, to) -> bool:
     return all([n in (1, m) for n, m in zip(reversed(shape), reversed(to))])
 
 
+def converted(value, dtype) -> Array:
+    """What is written as an Array of a dtype. Python's numbers must fit it, as in NumPy."""
+    if isinstance(value, (list, tuple)) and not contains_array(value):
+        value = np.array(value, dtype)
+    value = cast(operand(value), dtype)
+    return value if isinstance(value, Array) else wrap(value)
+
+
 def fitted(value, target: Array) -> Array:
     """What is assigned, in the target's dtype and shape."""
-    value = operand_array(value)
+    value = converted(value, target.dtype)
     shape = value.shape
     extra = max(0, len(shape) - target.ndim)
     if math.prod(shape[:extra]) != 1 or not _stretches(shape[extra:], target.shape):
         raise ValueError(f"could not broadcast input array from shape {shape} into shape {target.shape}")
-    value = cast(value, target.dtype)
-    value = value if isinstance(value, Array) else wrap(value)
     if extra:
         value = apply1("reshape", value, shape=shape[extra:])
     return value if value.shape == target.shape else apply1("broadcast", value, shape=target.shape)

@@ -34,21 +34,23 @@ from numpy import (
     triu_indices,
 )  # fmt: skip
 
-from . import contraction, creation, differences, indexing, linalg, reductions, shapes, ufuncs
+from . import contraction, creation, differences, indexing, linalg, pieces, reductions, shapes, ufuncs, writing
 from .contraction import *  # noqa: F403
 from .creation import *  # noqa: F403
 from .differences import *  # noqa: F403
 from .indexing import *  # noqa: F403
+from .pieces import *  # noqa: F403
 from .reductions import *  # noqa: F403
 from .shapes import *  # noqa: F403
 from .ufuncs import *  # noqa: F403
+from .writing import *  # noqa: F403
 
 __all__ = [
     "bool_", "broadcast_shapes", "diag_indices", "dtype", "e", "euler_gamma", "finfo", "float32", "float64", "iinfo", "inf",
     "int32", "int64", "ix_", "linalg", "nan", "newaxis", "pi", "promote_types", "s_", "tril_indices",
     "triu_indices",
 ]  # fmt: skip
-for _module in (ufuncs, creation, shapes, indexing, reductions, differences, contraction):
+for _module in (ufuncs, creation, shapes, indexing, writing, pieces, reductions, differences, contraction):
     __all__ += _module.__all__
 
 

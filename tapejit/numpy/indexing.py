@@ -16,7 +16,7 @@ from numpy.lib.array_utils import normalize_axis_index
 
 from ..array import Array, handles, make
 from ..errors import ArgumentTypeError, ConcretizationError, located
-from ..mutation import assign, fitted, own
+from ..mutation import born, own, read_now
 from ..promote import BOOL, I64, TABLE, apply, apply1, asarray, call, cast, common_dtype, contains_array, operand, operand_array
 from ..promote import select as where
 from .common import broadcast, firm, gathered, one_axis, part, permuted, refuse, reshaped, taken
@@ -31,10 +31,10 @@ def getitem(a, index):
     x = a if type(a) is Array else operand(a)
     if type(index) is int and x._data.shape:
         return _row(x, index)
-    items, gap = _expand(x, index if isinstance(index, tuple) else (index,))
-    if any([isinstance(i, _Positions) for i in items]):
+    items, gap = expanded(x, index if isinstance(index, tuple) else (index,))
+    if any([isinstance(i, Positions) for i in items]):
         return own(_advanced(x, index, items, gap), (x,))
-    out = _basic(x, index, items)
+    out = basic_part(x, index, items)
     whole = index is ... or isinstance(index, tuple) and any([i is ... for i in index])
     return out if out.shape or whole else _scalar(out)
 
@@ -59,7 +59,7 @@ def _scalar(x):
     return make(x._data[()], x._record, x._value, x._weak)
 
 
-class _Positions:
+class Positions:
     """Positions along one axis: an int64 Array, `static` if it is plain data. `fresh`: a new axis of length one (x[True])."""
 
     __slots__ = ("array", "static", "fresh")
@@ -68,22 +68,22 @@ class _Positions:
         self.array, self.static, self.fresh = array, static, fresh
 
 
-def _fail(shape, index):
+def misfit(shape, index):
     """Raise NumPy's own error for an index that does not fit."""
-    np.broadcast_to(False, shape)[_plain(index)]
+    np.broadcast_to(False, shape)[plain(index)]
     raise IndexError(f"index {index!r:.60} does not fit an array of shape {shape}")
 
 
-def _plain(index):
+def plain(index):
     if isinstance(index, Array):
         return index._data
     if isinstance(index, tuple):
-        return tuple([_plain(i) for i in index])
-    return [_plain(i) for i in index] if isinstance(index, list) else index
+        return tuple([plain(i) for i in index])
+    return [plain(i) for i in index] if isinstance(index, list) else index
 
 
-def _expand(x, index):
-    """One item per consumed axis (int, slice, _Positions) or None, with the ellipsis and missing axes filled in.
+def expanded(x, index):
+    """One item per consumed axis (int, slice, Positions) or None, with the ellipsis and missing axes filled in.
 
     Also where the ellipsis stood: it keeps integer arrays apart even if it stands for no axis.
     """
@@ -93,15 +93,15 @@ def _expand(x, index):
             items.append(item)
         elif item is Ellipsis:
             if at is not None:
-                _fail(x.shape, index)
+                misfit(x.shape, index)
             at = len(items)
         elif isinstance(item, (int, np.integer)) and not isinstance(item, bool):
             items.append(int(item))
         else:
             items.extend(_array_items(x, item, index))
-    missing = x.ndim - sum([i is not None and not (isinstance(i, _Positions) and i.fresh) for i in items])
+    missing = x.ndim - sum([i is not None and not (isinstance(i, Positions) and i.fresh) for i in items])
     if missing < 0:
-        _fail(x.shape, index)
+        misfit(x.shape, index)
     at = len(items) if at is None else at
     items[at:at] = [_ALL] * missing
     _check_masks(x, index)
@@ -113,7 +113,7 @@ def _array_items(x, item, index):
     if isinstance(item, (list, tuple)) and contains_array(item):
         item = operand(item)
     if isinstance(item, Array):
-        item = operand(item)
+        item = read_now(operand(item))
         recorded, kind = item._record is not None, item.dtype.kind
         data = item._data
     else:
@@ -129,15 +129,15 @@ def _array_items(x, item, index):
                 "np.where(mask, x, 0), or np.sum(..., where=mask); a mask from plain data may index",
             )
         if data.ndim == 0:
-            return [_Positions(make(np.zeros(int(data), np.int64)), True, fresh=True)]
-        return [_Positions(make(i), True) for i in data.nonzero()]
+            return [Positions(make(np.zeros(int(data), np.int64)), True, fresh=True)]
+        return [Positions(make(i), True) for i in data.nonzero()]
     if kind not in "iu":
-        _fail(x.shape, index)
+        misfit(x.shape, index)
     if recorded:
-        return [_Positions(cast(item, I64), False)]
+        return [Positions(cast(item, I64), False)]
     if data.ndim == 0:
         return [int(data)]
-    return [_Positions(make(np.array(data, np.int64)), True)]  # a copy: what was checked must not change
+    return [Positions(make(np.array(data, np.int64)), True)]  # a copy: what was checked must not change
 
 
 def _check_masks(x, index):
@@ -152,7 +152,7 @@ def _check_masks(x, index):
         if isinstance(data, (list, np.ndarray)) and not contains_array(data if isinstance(data, list) else ()):
             data = np.asarray(data)
             if data.dtype.kind == "b" and data.shape != x.shape[axis : axis + data.ndim]:
-                _fail(x.shape, index)
+                misfit(x.shape, index)
         axis += _consumes(item)
 
 
@@ -167,7 +167,7 @@ def _consumes(item):
     return 1
 
 
-def _basic(x, index, items):
+def basic_part(x, index, items):
     """Ints, slices and None: one slice, one flip, one reshape, each only if needed."""
     start, stop, step, flips, shape = [], [], [], [], []
     axis = 0
@@ -190,7 +190,7 @@ def _basic(x, index, items):
             shape.append(count)
         else:
             if not -n <= item < n:
-                _fail(x.shape, index)
+                misfit(x.shape, index)
             first = item % n
             last, by = first + 1, 1
         start.append(first)
@@ -206,10 +206,10 @@ def _basic(x, index, items):
 
 def _advanced(x, index, items, gap):
     """Integer arrays: the other items first, then the rows of the merged indexed axes, then their axes to their place."""
-    source, axes, rest, lead, positions, linear = _merged(x, index, items, gap)
+    source, axes, rest, lead, positions, linear = merged(x, index, items, gap)
     if len(axes) == 1 and positions[0].static and linear.ndim == 1 and lead == axes[0]:
         return taken(firm(source), linear._data, axes[0])
-    rows = _rows(source, axes, rest)
+    rows = rows_of(source, axes, rest)
     if linear.size == 0 or rows.shape[0] == 0:
         out = make(np.zeros(linear.shape + rows.shape[1:], rows.dtype))
     else:
@@ -218,24 +218,24 @@ def _advanced(x, index, items, gap):
     return permuted(out, (*range(k, k + lead), *range(k), *range(k + lead, out.ndim)))
 
 
-def _rows(source, axes, rest):
+def rows_of(source, axes, rest):
     """The indexed axes in front, made one."""
     rows = permuted(source, (*axes, *rest))
     return reshaped(rows, (math.prod([source.shape[a] for a in axes]), *[source.shape[a] for a in rest]))
 
 
-def _merged(x, index, items, gap):
+def merged(x, index, items, gap):
     """What the basic items leave, its indexed axes and the others, the place of the indexed ones in the result, their
     positions, and one index into the indexed axes made one."""
     # With an array among the indices, an int is one of them too: it counts for whether they stand next to each other.
-    places = [k for k, i in enumerate(items) if isinstance(i, (int, _Positions))]
+    places = [k for k, i in enumerate(items) if isinstance(i, (int, Positions))]
     together = places == list(range(places[0], places[-1] + 1)) and not places[0] < gap <= places[-1]
     lead = places[0] if together else 0
-    basic = [i if not isinstance(i, _Positions) else None if i.fresh else _ALL for i in items]
-    source = _basic(x, index, basic)
+    basic = [i if not isinstance(i, Positions) else None if i.fresh else _ALL for i in items]
+    source = basic_part(x, index, basic)
     lengths, positions, axes, axis = [], [], [], 0
     for item in items:
-        if isinstance(item, _Positions):
+        if isinstance(item, Positions):
             axes.append(axis)
             positions.append(item)
             lengths.append(source.shape[axis])
@@ -243,63 +243,10 @@ def _merged(x, index, items, gap):
     try:
         np.broadcast_shapes(*[p.array.shape for p in positions])
     except ValueError:
-        _fail(x.shape, index)
-    linear = _linear(positions, lengths, lambda: _fail(x.shape, index))
+        misfit(x.shape, index)
+    linear = _linear(positions, lengths, lambda: misfit(x.shape, index))
     rest = [a for a in range(source.ndim) if a not in axes]
     return source, axes, rest, lead, positions, linear
-
-
-@handles(operator.setitem)
-def setitem(a, index, value):
-    """`a[index] = value`; see mutation.py."""
-    if type(a) is not Array:
-        return assign(a, value)  # an error
-    items = index if isinstance(index, tuple) else (index,)
-    if len(items) == 1 and isinstance(items[0], Array) and items[0].dtype == BOOL and items[0]._record is not None:
-        _set_where(a, operand(items[0]), value)
-        return
-    items, gap = _expand(a, items)
-    if not any([isinstance(i, _Positions) for i in items]):
-        assign(_basic(a, index, items), value)
-        return
-    source, axes, rest, lead, _, linear = _merged(a, index, items, gap)
-    shape = (*[source.shape[r] for r in rest[:lead]], *linear.shape, *[source.shape[r] for r in rest[lead:]])
-    value = fitted(value, make(np.broadcast_to(np.zeros((), a.dtype), shape)))
-    if value.size == 0:
-        return
-    k = linear.ndim
-    value = permuted(value, (*range(lead, lead + k), *range(lead), *range(lead + k, value.ndim)))
-    rows = apply1("scatter", _rows(source, axes, rest), linear, value)
-    order = (*axes, *rest)
-    rows = reshaped(rows, tuple([source.shape[a] for a in order]))
-    assign(source, permuted(rows, tuple(np.argsort(order).tolist())))
-
-
-def _set_where(a, mask, value):
-    """a[mask] = value for a recorded mask: a choice per element; of several values the k-th is for the k-th true one."""
-    if mask.shape != a.shape[: mask.ndim]:
-        _fail(a.shape, mask)
-    rest = a.shape[mask.ndim :]
-    wide = reshaped(mask, mask.shape + (1,) * len(rest))
-    value = operand_array(value)
-    if len(value.shape) > len(rest) and value.shape[0] != 1:
-        flat = cast(reshaped(mask, (mask.size,)), I64)
-        count = apply1("reduce_sum", flat, axes=(0,))
-        if int(count) != value.shape[0]:
-            raise ValueError(
-                f"NumPy boolean array indexing assignment cannot assign {value.shape[0]} input values to the {int(count)} "
-                "output values where the mask is true"
-            )
-        if value.shape[0] == 0:
-            return
-        rank = call("maximum", call("sub", apply1("cumsum", flat, axis=0, reverse=False), 1), 0)
-        value = value if isinstance(value, Array) else make(value)
-        value = broadcast(value, (value.shape[0], *rest))
-        value = reshaped(apply1("gather", value, rank), a.shape)
-    else:
-        value = fitted(value, make(np.broadcast_to(np.zeros((), a.dtype), (1, *rest))))
-        value = reshaped(value, rest)
-    assign(a, where(wide, cast(value, a.dtype), a))
 
 
 def _linear(positions, lengths, fail):
@@ -329,11 +276,22 @@ def in_range(index, n, fail):
     return where(call("lt", index, 0), call("add", index, n), index)
 
 
+def moded(index, n, mode, fail):
+    """Positions along an axis of length n as NumPy's `mode` has those out of range."""
+    if mode == "raise":
+        return in_range(index, n, fail)
+    if mode == "wrap":
+        return call("remainder", index, n)
+    if mode == "clip":
+        return call("minimum", call("maximum", index, 0), n - 1)
+    raise ValueError(f"clipmode must be one of 'clip', 'raise', or 'wrap' (got {mode!r})")
+
+
 # ---- taking by position ------------------------------------------------------------------------------------------------
-def _index_array(indices) -> Array:
+def index_array(indices) -> Array:
     """Integer positions as an int64 Array; plain data is copied, since what was checked must not change."""
     if isinstance(indices, Array) or isinstance(indices, (list, tuple)) and contains_array(indices):
-        index = operand(indices)
+        index = read_now(operand(indices))
         if index.dtype.kind not in "ib":
             raise TypeError(f"Cannot cast array data from {index.dtype!r} to dtype('int64') according to the rule 'safe'")
         return cast(index, I64)
@@ -352,21 +310,14 @@ def take(a, indices, axis=None, out=None, mode="raise"):
         x, axis = reshaped(x, (x.size,)), 0
     axis = one_axis(axis, x.ndim)
     n = x.shape[axis]
-    index = _index_array(indices)
+    index = index_array(indices)
     if n == 0 and index.size:
         raise IndexError("cannot do a non-empty take from an empty axes.")
 
     def fail():
         np.take(np.broadcast_to(False, (n,)), index._data)
 
-    if mode == "raise":
-        index = in_range(index, n, fail)
-    elif mode == "wrap":
-        index = call("remainder", index, n)
-    elif mode == "clip":
-        index = call("minimum", call("maximum", index, 0), n - 1)
-    else:
-        raise ValueError(f"clipmode must be one of 'clip', 'raise', or 'wrap' (got {mode!r})")
+    index = moded(index, n, mode, fail)
     if index.size == 0:
         return make(np.zeros(x.shape[:axis] + index.shape + x.shape[axis + 1 :], x.dtype))
     if index._record is None and index.ndim == 1:
@@ -380,7 +331,7 @@ def take_along_axis(arr, indices, axis=-1):
     x, index = firm(arr), operand_array(indices)
     if index.dtype.kind != "i":
         raise IndexError("`indices` must be an integer array")
-    index = _index_array(indices)
+    index = index_array(indices)
     if axis is None:
         if index.ndim != 1:
             raise ValueError("when axis=None, `indices` must have a single dimension.")
@@ -453,19 +404,19 @@ def _concrete(name, x):
 @handles(np.nonzero)
 def nonzero(a):
     """As `numpy.nonzero`, of plain data."""
-    return tuple([make(i) for i in np.nonzero(_concrete("np.nonzero", a))])
+    return tuple([born(make(i)) for i in np.nonzero(_concrete("np.nonzero", a))])
 
 
 @handles(np.flatnonzero)
 def flatnonzero(a):
     """As `numpy.flatnonzero`, of plain data."""
-    return make(np.flatnonzero(_concrete("np.flatnonzero", a)))
+    return born(make(np.flatnonzero(_concrete("np.flatnonzero", a))))
 
 
 @handles(np.argwhere)
 def argwhere(a):
     """As `numpy.argwhere`, of plain data."""
-    return make(np.argwhere(_concrete("np.argwhere", a)))
+    return born(make(np.argwhere(_concrete("np.argwhere", a))))
 
 
 @handles(np.diagonal)
