@@ -139,9 +139,11 @@ def _mixed(graph, captures) -> str:
 
 
 def _uniform(captured, count) -> bool:
-    """Whether it is plain data, the same for all of so many rows: np.zeros_like(v)."""
+    """Whether it is the same for all of so many rows, whatever is computed: np.zeros_like(v), np.full_like(v, number)."""
     if isinstance(captured, Array) and captured._record is not None:
-        return False
+        value = captured._record.value(captured)
+        node = value.node
+        return node is not None and node.op.name == "broadcast" and _stretched(node.operands[0].shape, value.shape, count) == 0
     data = np.asarray(unwrap(captured))
     return data.ndim > 0 and data.shape[0] == count and data.tobytes() == data[:1].tobytes() * count
 

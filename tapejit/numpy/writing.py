@@ -188,10 +188,10 @@ def put(a, ind, v, mode="raise"):
     """As `numpy.put`; of equal positions the last wins."""
     index, values, n = index_array(ind), _values(v, a.dtype), a.size
     index = reshaped(index, (index.size,))
+    if n == 0 and index.size:
+        raise IndexError("cannot replace elements of an empty array")
     if values.size == 0 or index.size == 0:
         return
-    if n == 0:
-        raise IndexError("cannot replace elements of an empty array")
 
     def fail():
         np.put(np.zeros(n, bool), index._data, False)
