@@ -22,6 +22,7 @@ from ..errors import ArgumentError, OutputError, located
 from ..mutation import born, own, read_now
 from ..promote import asarray, call, cast, operand, select, truth
 from ..record import Replay, recording
+from ..variable import settled
 from .common import firm, reshaped
 from .indexing import getitem, misfit
 from .writing import setitem
@@ -88,7 +89,7 @@ def _chosen(x, condition, out, function, args, kw):
     name = getattr(function, "__name__", type(function).__name__)
     with recording(name) as record, np.errstate(all="ignore"):  # of elements that the function is not meant for
         param = record.param(rows._data)
-        result = asarray(function(own(param, (param,)), *args, **kw))
+        result = asarray(settled(function(own(param, (param,)), *args, **kw)))
         graph, captures = record.finish([result])
     if count > 1 and (what := _mixed(graph, captures)):
         raise located(
@@ -98,7 +99,7 @@ def _chosen(x, condition, out, function, args, kw):
             "np.where(condition, f(x), ...), with what f has of several elements, such as a mean, computed before",
         )
     with np.errstate(all="ignore"):
-        (value,) = walk(graph, Replay(), [rows, *captures])
+        (value,) = walk(graph, Replay(), [rows, *map(settled, captures)])
     value = cast(operand(value), x.dtype)
     shape = np.shape(value)
     if shape == (count, *rest):

@@ -9,7 +9,8 @@ from tapejit.errors import ArgumentError, OutputError
 
 X = np.array([-2.0, -1.0, -0.3, 0.0, 0.4, 1.0, 2.5])
 M = np.linspace(-1.0, 1.3, 12).reshape(3, 4)
-PLAIN = np.arange(7) % 3 == 0
+PLAIN = [True, False, False, True, False, True, True]
+MASK = np.array(PLAIN)
 
 CASES = {
     "numbers": (lambda x: np.piecewise(x, [x < 0, x >= 0], [-1, 1]), X),
@@ -26,13 +27,14 @@ CASES = {
     "constant arrays": (lambda x: np.piecewise(x, [x < 0], [np.zeros_like, lambda v: np.full_like(v, 3) + v]), X),
     "plain": (lambda x: np.piecewise(x, [PLAIN], [lambda v: v - v.mean(), lambda v: np.cumsum(v)]), X),
     "plain lists": (lambda x: np.piecewise(x, [[True, False] + [True] * 5], [lambda v: v / v.size]), X),
+    "an array closed over": (lambda x: np.piecewise(x, [MASK], [np.sin, lambda v: v * 3]), X),
     "plain and recorded": (lambda x: np.piecewise(x, [PLAIN, x > 0.2], [np.sin, lambda v: v * 3, np.cos]), X),
     "values": (lambda x: np.piecewise(x, [x < 0], [[7.0, 8.0, 9.0]]), X),
     "scalar": (lambda x: np.piecewise(x, [x < 0, x > 0], [lambda v: -v, np.sqrt]), np.array(2.0)),
     "scalar, one condition": (lambda x: np.piecewise(x, x < 0, [lambda v: -v, np.sqrt]), np.array(2.0)),
     "scalar otherwise": (lambda x: np.piecewise(x, [x < 0], [np.sqrt, lambda v: v * 2]), np.array(2.0)),
     "nothing": (lambda x: np.piecewise(x, [x < 0], [lambda v: 1 / 0, 3]), X[:0]),
-    "written argument": (lambda x: np.piecewise(x, [x < 0], [lambda v: (v.fill(2.0), v * 3)[1]]), X),
+    "written argument": (lambda x: np.piecewise(x, [x < 0], [lambda v: (v.__imul__(3.0), v + 1)[1]]), X),
 }
 
 
