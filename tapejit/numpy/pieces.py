@@ -4,8 +4,8 @@ In: x, conditions, a function or number for each. Out: an Array of x's shape and
 
 Conditions of plain data are NumPy's case: a function is called on `x[condition]`. If a condition is recorded, the shape of that
 would depend on values, so the function is called on all of x, and what it gives is chosen element by element: the same if it
-works on each element alone. That is checked on its record (`_mixed`), and what does not is refused. The function is recorded
-one level deeper for this, and then replayed.
+works on each element alone. That is checked on its record (`_mixed`), and what does not is refused; but a length that it reads,
+`v.size`, is that of x, and is not noticed. The function is recorded one level deeper for this, and then replayed.
 """
 
 from __future__ import annotations
