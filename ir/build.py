@@ -188,8 +188,14 @@ class Builder:
         The partial is masked, not the product: where it is finite the product stays linear in ct, and its own
         derivative right where ct happens to be zero.
         """
-        dead = self.and_(self.eq(ct, 0.0), self.not_(self.isfinite(partial)))
-        return self.mul(self.select(dead, 0.0, partial), ct)
+        return self.mul(self.kept_finite(partial, ct), ct)
+
+    def kept_finite(self, x, factor) -> Value:
+        """x, but 0 where the factor is zero and x infinite or NaN."""
+        if x.node is not None and x.node.op.name == "broadcast" and x.shape == factor.shape:
+            x = x.node.operands[0]  # fewer to look at
+        dead = self.and_(self.eq(factor, 0.0), self.not_(self.isfinite(x)))
+        return self.select(dead, 0.0, x)
 
     def accumulate(self, total, term):
         """total + term, where None is a symbolic zero."""

@@ -7,7 +7,8 @@ forward sweep from 1 finds at the cost of a reverse sweep; the cotangent of x is
     derivative come out of one pass over the data;
   - it repeats well. Differentiating again meets the same tangents, which value numbering and `passes/equal.py` merge,
     so k-th derivatives grow polynomially, where reverse over reverse doubles;
-  - a `where` inside drops the branch not taken by selection, not by multiplying with zero.
+  - a `where` inside drops the branch not taken by selection, not by multiplying with zero; and so that the zero it leaves
+    stays one, an infinite cotangent counts as zero there.
 A loop whose body is elementwise in what it carries is a member like any other, and keeps nothing of its iterations.
 In: a graph and its active values. Out: roots and members for `backward.transpose_into`, which sees the values at which
 a stretch is left (the exits) and asks `pull` for the root's cotangent. Linear in the nodes.
@@ -74,11 +75,13 @@ def pull(b, start, members, exits, env, lookup, tangents=None):
         if not known:
             advance(b, node, env, lookup, tangents)
         guarded = min([guarded, *[getattr(n.op.derivative, "guarded", math.inf) for n in _inside(node)]])
+    dropping = any([n.op.masks for node in needed for n in _inside(node)])
     total = None
     for value, ct, strong in exits:
         t = tangents.get(value)
         if t is not None:
             b.at(value.node, "vjp")
+            ct = b.kept_finite(ct, t) if dropping else ct
             total = b.accumulate(total, b.scale_strongly(t, ct) if strong >= guarded else b.mul(t, ct))
     return total
 

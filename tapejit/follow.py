@@ -142,6 +142,24 @@ class Follower:
             return value
         return self.record.lookup(o)
 
+    def making(self, number):
+        """(operation, attributes, operands) of an operation that was followed, or None."""
+        at = number - self.base
+        op, attrs, slots = self.steps[at % self.period]
+        if at < 0 or attrs is None:
+            return None
+        k, operands = (len(self.real) + at) // self.period, []
+        for slot in slots:
+            kind = slot.__class__
+            if kind is int:
+                back = at - slot
+                operands.append(number - slot if back >= 0 else self.real[back])
+            elif kind is list and len(slot) <= k:
+                return None
+            else:
+                operands.append(slot[2] if kind is tuple else slot[k] if kind is list else slot)
+        return op, attrs, operands
+
     def row(self, o, column) -> bool:
         """Whether an operand can be the next row; it is then."""
         type_ = column[0].type

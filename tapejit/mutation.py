@@ -30,11 +30,14 @@ from .array import HANDLERS, Array, handles, make
 from .errors import MutationError, TapejitWarning, located
 from .promote import apply1, cast, contains_array, operand, operand_array, wrap
 from .record import Reading, Root, View, rebind, refresh, state
+from .selection import Selection
 
 
 # ---- results that are arrays of their own --------------------------------------------------------------------------------
 def own(x, others=()):
     """An Array that is a view, or one of `others`, as an array of its own; other things as they are."""
+    if type(x) is Selection and any([x is other for other in others]):
+        return x.again()
     if type(x) is not Array or (type(x._alias) not in (View, Reading) and not any([x is other for other in others])):
         return x
     if x._alias is not None and x._alias.stale():
@@ -63,7 +66,7 @@ def owning(function):
                 del kwargs["out"]
                 return store(target, function(*args, **kwargs), function)
         found = function(*args, **kwargs)
-        if type(found) is Array:
+        if isinstance(found, Array):
             return own(found, args)
         if type(found) in (tuple, list):
             return type(found)([own(x, args) for x in found])
@@ -92,17 +95,23 @@ def read_now(x: Array) -> Array:
 # ---- writing -------------------------------------------------------------------------------------------------------------
 def store(target: Array, value, function) -> Array:
     """Write the result of a function into an Array of its shape, as NumPy does for `out=` and `x += y`."""
-    value, name = operand_array(value), getattr(function, "__name__", function)
-    if not np.can_cast(value.dtype, target.dtype, "same_kind"):
-        raise TypeError(
-            f"Cannot cast {name} output from {value.dtype!r} to {target.dtype!r} with casting rule 'same_kind'"
-        )
+    value = operand_array(value)
+    check_cast(value, target, function)
     if value.shape != target.shape and (len(value.shape) > target.ndim or not _stretches(value.shape, target.shape)):
         raise ValueError(
             f"non-broadcastable output operand with shape {target.shape} doesn't match the broadcast shape {value.shape}"
         )
     assign(target, value)
     return target
+
+
+def check_cast(value, target, function) -> None:
+    """What NumPy says of a result that is written into an array of another kind."""
+    if not np.can_cast(value.dtype, target.dtype, "same_kind"):
+        name = getattr(function, "__name__", function)
+        raise TypeError(
+            f"Cannot cast {name} output from {value.dtype!r} to {target.dtype!r} with casting rule 'same_kind'"
+        )
 
 
 def _stretches(shape, to) -> bool:
@@ -134,6 +143,8 @@ def assign(target: Array, value) -> None:
     """target[...] = value."""
     if isinstance(value, Array) and _is_same_view(target, value):
         return  # what `x[i] += v` ends with
+    if type(target) is Selection:
+        target.settle()
     path = _path(target)
     root = path[0]
     if type(root) is not Array or type(root._alias) is Reading:

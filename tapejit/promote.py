@@ -15,6 +15,7 @@ from tapejit.ir.types import NAMES
 from .array import HANDLERS, Array, make
 from .errors import ArgumentTypeError, DTypeError, ShapeError, located
 from .record import apply, check_dtype, state
+from .selection import Selection, lifted
 
 F64, I64, BOOL = np.dtype(np.float64), np.dtype(np.int64), np.dtype(np.bool_)
 CONVERT = TABLE["convert"]
@@ -71,7 +72,7 @@ _SAMPLES = {"f": 0.0, "i": 0, "b": False}
 def _promotion_key(x):
     """What decides promotion: a dtype, or for a weak operand the kind of its Python scalar."""
     if isinstance(x, Array):
-        return x._data.dtype.kind if x._weak else x._data.dtype
+        return x.dtype.kind if x._weak else x.dtype
     if isinstance(x, (np.ndarray, np.generic)):
         return x.dtype
     return "b" if isinstance(x, bool) else "i" if isinstance(x, int) else "f"
@@ -98,8 +99,12 @@ def common_dtype(*xs) -> np.dtype:
 
 def cast(x, dtype):
     """`x` in another dtype. Python scalars must fit (OverflowError as in NumPy); NumPy scalars are converted at once."""
+    if type(x) is Selection and x.dtype != dtype:
+        found = lifted(lambda full: cast(full, dtype), (x,))
+        if found is not None:
+            return found
     if isinstance(x, Array):
-        if x._data.dtype == dtype:
+        if x.dtype == dtype:
             return x
         return apply(CONVERT, (x,), {"dtype": np.dtype(dtype)})[0]
     if isinstance(x, np.ndarray):
@@ -140,6 +145,11 @@ def call(name, *xs):
         elif cls is float or cls is int:
             key.append(cls)
         else:
+            xs = [operand(x) for x in xs]
+            if any([type(x) is Selection for x in xs]):
+                found = lifted(lambda *ys: call(name, *ys), xs, TABLE[name])
+                if found is not None:
+                    return found
             xs = [_settled(x) for x in xs]
             op, casts, weak = _plan(name, xs)
             break
@@ -195,6 +205,10 @@ def _explained(error, op, xs):
 def select(condition, x, y):
     """np.where(condition, x, y)."""
     condition, x, y = operand(condition), operand(x), operand(y)
+    if any([type(i) is Selection for i in (condition, x, y)]):
+        found = lifted(select, (condition, x, y))
+        if found is not None:
+            return found
     dtype = common_dtype(x, y)
     xs = [truth(condition), cast(x, dtype), cast(y, dtype)]
     try:
@@ -207,6 +221,11 @@ def truth(x):
     """A value as bool: x != 0 for numbers."""
     x = operand_array(x)
     return x if x.dtype == BOOL else call("ne", x, 0)
+
+
+def any_true(flags) -> bool:
+    """Whether any is: a guard if they are recorded."""
+    return bool(apply1("reduce_or", flags, axes=tuple(range(flags.ndim))))
 
 
 def apply1(name, *xs, **attrs) -> Array:

@@ -193,6 +193,13 @@ class Record:
         loop = self.loops[bisect_right(self.loops, value, key=BASE) - 1]
         return loop.value_at(value - loop.base)
 
+    def made(self, value):
+        """(operation, attributes, operands) that a value is the only result of, or None."""
+        if type(value) is int:
+            return self.follower.making(value) if self.follower is not None else None
+        node = value.node if type(value) is Value else None
+        return (node.op, node.attrs, node.operands) if node and len(node.results) == 1 and not node.regions else None
+
     def makes(self, value) -> bool:
         """Whether a value is computed in this record."""
         return value.node is not None or value in self.pending

@@ -22,6 +22,7 @@ from .array import Array, make
 from .cut import BatchJacobian, Cut, weights_of
 from .errors import ArgumentError, ArgumentTypeError, ShapeError, TapeError, located
 from .record import count_open, state
+from .selection import settle_all
 from .transforms import GradientsOf, Jacobian
 from .tree import flatten, unflatten
 from .variable import TapeRecord, UnconnectedWarning, Variable
@@ -66,6 +67,7 @@ class GradientTape:
 
     def _push(self):
         stack = state.tapes
+        settle_all()
         if state.base is None:
             state.base = self._base or TapeRecord()
             count_open(1)

@@ -34,12 +34,12 @@ from numpy import (
     triu_indices,
 )  # fmt: skip
 
-from . import contraction, creation, differences, indexing, linalg, pieces, reductions, shapes, ufuncs, writing
+from . import contraction, creation, differences, indexing, linalg, masks, reductions, shapes, ufuncs, writing
 from .contraction import *  # noqa: F403
 from .creation import *  # noqa: F403
 from .differences import *  # noqa: F403
 from .indexing import *  # noqa: F403
-from .pieces import *  # noqa: F403
+from .masks import *  # noqa: F403
 from .reductions import *  # noqa: F403
 from .shapes import *  # noqa: F403
 from .ufuncs import *  # noqa: F403
@@ -50,7 +50,7 @@ __all__ = [
     "int32", "int64", "ix_", "linalg", "nan", "newaxis", "pi", "promote_types", "s_", "tril_indices",
     "triu_indices",
 ]  # fmt: skip
-for _module in (ufuncs, creation, shapes, indexing, writing, pieces, reductions, differences, contraction):
+for _module in (ufuncs, creation, shapes, indexing, masks, writing, reductions, differences, contraction):
     __all__ += _module.__all__
 
 

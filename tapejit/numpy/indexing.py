@@ -2,8 +2,9 @@
 
 Integers and slices of Python are static: slices, flips and reshapes. Integer arrays, and recorded integer scalars, are
 read at run time: the indexed axes are merged into one and their rows gathered; that all of them are in range is a guard
-of the record, so compiled code leaves before it could read elsewhere. A recorded boolean mask would make shapes depend on
-values and is refused; a mask that is plain data is static.
+of the record, so compiled code leaves before it could read elsewhere. A recorded boolean mask stands for the positions of
+its true entries, whose number is guarded; alone (`x[mask]`) it is put off until the number is asked for (selection.py). A
+mask that is plain data is static.
 """
 
 from __future__ import annotations
@@ -15,11 +16,13 @@ import numpy as np
 from numpy.lib.array_utils import normalize_axis_index
 
 from ..array import Array, handles, make
-from ..errors import ArgumentTypeError, ConcretizationError, located
-from ..mutation import born, own, read_now
+from ..errors import ArgumentTypeError, located
+from ..mutation import own, read_now
 from ..promote import BOOL, I64, TABLE, apply, apply1, asarray, call, cast, common_dtype, contains_array, operand, operand_array
 from ..promote import select as where
+from ..selection import Selection, same, selection
 from .common import broadcast, firm, gathered, one_axis, part, permuted, refuse, reshaped, taken
+from .masks import true_positions
 
 _ALL = slice(None)
 _SLICE, _RESHAPE = TABLE["slice"], TABLE["reshape"]  # looked up once: indexing by an int is a hot path
@@ -31,12 +34,35 @@ def getitem(a, index):
     x = a if type(a) is Array else operand(a)
     if type(index) is int and x._data.shape:
         return _row(x, index)
+    mask = only_mask(index if isinstance(index, tuple) else (index,))
+    if mask is not None:
+        return _selected(x, mask)
     items, gap = expanded(x, index if isinstance(index, tuple) else (index,))
     if any([isinstance(i, Positions) for i in items]):
         return own(_advanced(x, index, items, gap), (x,))
     out = basic_part(x, index, items)
     whole = index is ... or isinstance(index, tuple) and any([i is ... for i in index])
     return out if out.shape or whole else _scalar(out)
+
+
+def only_mask(items):
+    """The recorded mask that is all of an index, or None."""
+    if len(items) != 1 or not isinstance(items[0], Array) or items[0].dtype != BOOL or items[0].ndim == 0:
+        return None
+    mask = operand(items[0])
+    mask = mask if type(mask) is Selection else read_now(mask)
+    return mask if type(mask) is Selection or mask._record is not None else None
+
+
+def _selected(x, mask):
+    """x[mask] for a recorded mask."""
+    if type(x) is Selection is type(mask) and mask.ndim == 1 and same(x._alias.mask, mask._alias.mask):
+        within = mask._alias.full
+        if within.ndim == x._alias.mask.ndim:
+            return selection(x._alias.full, call("and_", x._alias.mask, within), x._alias.computed)
+    if mask.shape != x.shape[: mask.ndim]:
+        misfit(x.shape, mask)
+    return selection(own(x, (x,)), own(mask, (mask,)))
 
 
 def _row(x, i):
@@ -60,12 +86,13 @@ def _scalar(x):
 
 
 class Positions:
-    """Positions along one axis: an int64 Array, `static` if it is plain data. `fresh`: a new axis of length one (x[True])."""
+    """Positions along one axis: an int64 Array, `static` if it is plain data. `fresh`: a new axis of length one (x[True]).
+    `inside`: they are those of a mask, and so in range."""
 
-    __slots__ = ("array", "static", "fresh")
+    __slots__ = ("array", "static", "fresh", "inside")
 
-    def __init__(self, array, static, fresh=False):
-        self.array, self.static, self.fresh = array, static, fresh
+    def __init__(self, array, static, fresh=False, inside=False):
+        self.array, self.static, self.fresh, self.inside = array, static, fresh, inside
 
 
 def misfit(shape, index):
@@ -88,6 +115,7 @@ def expanded(x, index):
     Also where the ellipsis stood: it keeps integer arrays apart even if it stands for no axis.
     """
     items, at = [], None
+    index = tuple([operand(i) if isinstance(i, (list, tuple)) and contains_array(i) else i for i in index])
     for item in index:
         if item is None or isinstance(item, slice):
             items.append(item)
@@ -110,8 +138,6 @@ def expanded(x, index):
 
 def _array_items(x, item, index):
     """An array-like item as positions; a mask gives one item for each of its axes."""
-    if isinstance(item, (list, tuple)) and contains_array(item):
-        item = operand(item)
     if isinstance(item, Array):
         item = read_now(operand(item))
         recorded, kind = item._record is not None, item.dtype.kind
@@ -122,14 +148,11 @@ def _array_items(x, item, index):
             data = data.astype(np.int64)
         recorded, kind = False, data.dtype.kind
     if kind == "b":
-        if recorded:
-            raise located(
-                ConcretizationError,
-                "indexing by a recorded boolean mask: the shape of the result would depend on values",
-                "np.where(mask, x, 0), or np.sum(..., where=mask); a mask from plain data may index",
-            )
         if data.ndim == 0:
-            return [Positions(make(np.zeros(int(data), np.int64)), True, fresh=True)]
+            count = int(bool(item if recorded else data))
+            return [Positions(make(np.zeros(count, np.int64)), True, fresh=True)]
+        if recorded:
+            return [Positions(i, False, inside=True) for i in true_positions(item)]
         return [Positions(make(i), True) for i in data.nonzero()]
     if kind not in "iu":
         misfit(x.shape, index)
@@ -149,7 +172,7 @@ def _check_masks(x, index):
             axis = x.ndim - rest
             continue
         data = item._data if isinstance(item, Array) else item
-        if isinstance(data, (list, np.ndarray)) and not contains_array(data if isinstance(data, list) else ()):
+        if isinstance(data, (list, np.ndarray)):
             data = np.asarray(data)
             if data.dtype.kind == "b" and data.shape != x.shape[axis : axis + data.ndim]:
                 misfit(x.shape, index)
@@ -160,10 +183,8 @@ def _consumes(item):
     if item is None or item is Ellipsis or isinstance(item, (bool, np.bool_)):
         return 0
     if isinstance(item, (list, np.ndarray, Array)):
-        data = item._data if isinstance(item, Array) else item
-        if not (isinstance(data, list) and contains_array(data)):
-            data = np.asarray(data)
-            return data.ndim if data.dtype.kind == "b" else 1
+        data = np.asarray(item._data if isinstance(item, Array) else item)
+        return data.ndim if data.dtype.kind == "b" else 1
     return 1
 
 
@@ -211,7 +232,7 @@ def _advanced(x, index, items, gap):
         return taken(firm(source), linear._data, axes[0])
     rows = rows_of(source, axes, rest)
     if linear.size == 0 or rows.shape[0] == 0:
-        out = make(np.zeros(linear.shape + rows.shape[1:], rows.dtype))
+        out = reshaped(part(rows, 0, 0, 0), linear.shape + rows.shape[1:])
     else:
         out = apply1("gather", rows, linear)
     k = linear.ndim
@@ -253,7 +274,7 @@ def _linear(positions, lengths, fail):
     """One non-negative index into the merged axes from one index array for each; guards the range."""
     total = None
     for p, n in zip(positions, lengths):
-        index = in_range(p.array, n, fail)
+        index = p.array if p.inside else in_range(p.array, n, fail)
         total = index if total is None else call("add", call("mul", total, n), index)
     return total
 
@@ -364,61 +385,6 @@ def take_along_axis(arr, indices, axis=-1):
     return apply1("gather", reshaped(source, (source.size,)), linear)
 
 
-@handles(np.compress)
-def compress(condition, a, axis=None, out=None):
-    """As `numpy.compress`; the condition is plain data."""
-    refuse("np.compress", out, {})
-    x = firm(a)
-    if axis is None:
-        x, axis = reshaped(x, (x.size,)), 0
-    keep = _concrete("np.compress", condition)
-    if keep.ndim != 1:
-        raise ValueError("condition must be a 1-d array")
-    index = np.flatnonzero(keep)
-    axis = one_axis(axis, x.ndim)
-    if index.size and index[-1] >= x.shape[axis]:
-        raise IndexError(f"index {index[-1]} is out of bounds for axis {axis} with size {x.shape[axis]}")
-    return taken(x, index, axis)
-
-
-@handles(np.extract)
-def extract(condition, arr):
-    """As `numpy.extract`; the condition is plain data."""
-    return take(firm(arr), np.flatnonzero(_concrete("np.extract", condition)))
-
-
-def _concrete(name, x):
-    """The value of what must be plain data, because a shape depends on it."""
-    x = operand_array(x)
-    if not isinstance(x, Array):
-        return np.asarray(x)
-    if x._record is not None:
-        raise located(
-            ConcretizationError,
-            f"{name} of a recorded value: the shape of the result would depend on values",
-            "np.where(condition, x, 0), or sums with where=",
-        )
-    return x._data
-
-
-@handles(np.nonzero)
-def nonzero(a):
-    """As `numpy.nonzero`, of plain data."""
-    return tuple([born(make(i)) for i in np.nonzero(_concrete("np.nonzero", a))])
-
-
-@handles(np.flatnonzero)
-def flatnonzero(a):
-    """As `numpy.flatnonzero`, of plain data."""
-    return born(make(np.flatnonzero(_concrete("np.flatnonzero", a))))
-
-
-@handles(np.argwhere)
-def argwhere(a):
-    """As `numpy.argwhere`, of plain data."""
-    return born(make(np.argwhere(_concrete("np.argwhere", a))))
-
-
 @handles(np.diagonal)
 def diagonal(a, offset=0, axis1=0, axis2=1):
     """As `numpy.diagonal`."""
@@ -503,7 +469,4 @@ def interp(x, xp, fp, left=None, right=None, period=None):
     return where(call("lt", x, low), below, where(call("gt", x, high), above, inside))
 
 
-__all__ = [
-    "argwhere", "compress", "diagonal", "extract", "flatnonzero", "interp", "nonzero", "searchsorted", "select", "take",
-    "take_along_axis",
-]  # fmt: skip
+__all__ = ["diagonal", "interp", "searchsorted", "select", "take", "take_along_axis"]

@@ -10,6 +10,7 @@ import numpy as np
 from ..array import Array, handles
 from ..errors import UnsupportedFunctionError, located
 from ..promote import F64, call, cast, select
+from ..selection import Selection
 from .common import all_axes, firm, one_axis, permuted, reshaped
 from .contraction import cross as _cross
 from .contraction import matmul, matrix_power, multi_dot, tensordot, vecdot
@@ -34,7 +35,7 @@ def norm(x, ord=None, axis=None, keepdims=False):
     ndim = x.ndim
     if axis is None:
         if ord is None or (ord in ("f", "fro") and ndim == 2) or (ord == 2 and ndim == 1):
-            flat = reshaped(x, (x.size,))
+            flat = x if type(x) is Selection else reshaped(x, (x.size,))
             return _ends(x, root(sum(call("mul", flat, flat))), range(ndim), keepdims)
         axis = tuple(range(ndim))
     axes = axis if isinstance(axis, (tuple, list)) else (axis,)

@@ -1,7 +1,8 @@
 """Functions that fold axes away, running sums, differences and products along an axis.
 
 As in NumPy: sums of bools and small integers are int64, means of integers float64, an extreme of nothing is a ValueError.
-`where=` masks with the operation's identity. Means and variances of float32 are computed in float32.
+`where=` masks with the operation's identity. Means and variances of float32 are computed in float32. A Selection that is
+folded as a whole is the full array with `where=`, so that its size is not asked for.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ import numpy as np
 
 from ..array import REDUCERS, Array, handles, make, since
 from ..errors import ArgumentTypeError, located
-from ..promote import BOOL, F64, I64, apply1, asarray, call, cast, common_dtype, operand, operand_array, select, truth
+from ..promote import BOOL, F64, I64, any_true, apply1, asarray, call, cast, common_dtype, operand, operand_array, select, truth
+from ..selection import Selection
 from .common import UNSET, all_axes, broadcast, firm, joined, one_axis, refuse, reshaped
 
 
@@ -26,6 +28,16 @@ def _axes(axis, ndim):
     if ndim == 0 and isinstance(axis, (int, np.integer)) and axis in (0, -1):
         return ()
     return all_axes(axis, ndim)
+
+
+def _whole(x, axis, keepdims, where):
+    """(x, axis, where), the full array in place of a Selection that is folded as a whole."""
+    if type(x) is not Selection:
+        return x, axis, where
+    flat = axis is None or (x.ndim == 1 and axis in (0, -1, (0,), (-1,)))
+    if not flat or (keepdims and keepdims is not UNSET) or (where is not UNSET and where is not True):
+        return x, axis, where
+    return x._alias.full, None, x._alias.wide
 
 
 def _finish(x, out, axes, keepdims):
@@ -49,6 +61,7 @@ def _folder(op, combine, identity, function):
         if out is not None:
             refuse(function.__name__, out, {})
         x = a if type(a) is Array else asarray(a)
+        x, axis, where = _whole(x, axis, keepdims, where)
         data = x._data
         axes = tuple(range(data.ndim)) if axis is None else _axes(axis, data.ndim)
         wanted = _accumulator(data.dtype) if dtype is None else np.dtype(dtype)
@@ -74,6 +87,8 @@ def _extreme(op, combine, on_bools, function):
     def extreme(a, axis=None, out=None, keepdims=UNSET, initial=UNSET, where=UNSET):
         refuse(function.__name__, out, {})
         x = firm(a)
+        if type(x) is Selection:
+            x, axis, where = _whole(x, axis, keepdims, where) if initial is not UNSET else _filled(x, axis, keepdims, where)
         axes = _axes(axis, x.ndim)
         if where is not UNSET and where is not True and initial is UNSET:
             raise ValueError(
@@ -95,6 +110,21 @@ def _extreme(op, combine, on_bools, function):
             result = call(("or_" if combine == "maximum" else "and_") if x.dtype == BOOL else combine, initial, result)
         return _finish(x, result, axes, keepdims)
 
+    def _filled(x, axis, keepdims, where):
+        """As `_whole`, with what no selected element is less than in the others' places; guards that it is less than one."""
+        full, all_axes, mask = _whole(x, axis, keepdims, where)
+        if full is x:
+            return x, axis, where
+        kind, low = full.dtype.kind, combine == "maximum"
+        fill = (-np.inf if low else np.inf) if kind == "f" else not low
+        if kind == "i":
+            fill = np.iinfo(full.dtype).min if low else np.iinfo(full.dtype).max
+        fill = full.dtype.type(fill)
+        # Among elements that are all infinite, those that are not selected would tie with them.
+        if not any_true(call("and_", mask, call("ne", full, fill)) if kind == "f" else x._alias.mask):
+            return x, axis, where
+        return select(mask, full, fill), None, UNSET
+
     extreme.__name__ = extreme.__qualname__ = function.__name__
     extreme.__doc__ = f"As `numpy.{function.__name__}`; elements that tie share the derivative equally."
     return handles(function)(extreme)
@@ -109,7 +139,7 @@ handles(np.amin)(min)
 def _quantifier(op, identity, function):
     def quantifier(a, axis=None, out=None, keepdims=UNSET, *, where=UNSET):
         refuse(function.__name__, out, {})
-        x = asarray(truth(a))
+        x, axis, where = _whole(asarray(truth(a)), axis, keepdims, where)
         axes = _axes(axis, x.ndim)
         return _finish(x, apply1(op, _masked(x, where, identity), axes=axes), axes, keepdims)
 
@@ -171,14 +201,14 @@ def _count(x, axes, where, dtype):
     if where is UNSET or where is True:
         return dtype.type(math.prod([x.shape[i] for i in axes]))
     mask = broadcast(asarray(truth(where)), x.shape)
-    return apply1("reduce_sum", cast(mask, dtype), axes=axes)
+    return cast(apply1("reduce_sum", cast(mask, I64), axes=axes), dtype)
 
 
 @handles(np.mean)
 def mean(a, axis=None, dtype=None, out=None, keepdims=UNSET, *, where=UNSET):
     """As `numpy.mean`."""
     refuse("np.mean", out, {})
-    x = asarray(a)
+    x, axis, where = _whole(asarray(a), axis, keepdims, where)
     axes = all_axes(axis, x.ndim)
     wanted = _mean_dtype(x, dtype)
     total = sum(cast(x, wanted), axes, where=where)
@@ -193,7 +223,7 @@ def var(a, axis=None, dtype=None, out=None, ddof=0, keepdims=UNSET, *, where=UNS
         if ddof != 0:
             raise ValueError("ddof and correction can't be provided simultaneously.")
         ddof = correction
-    x = asarray(a)
+    x, axis, where = _whole(asarray(a), axis, keepdims, where)
     axes = all_axes(axis, x.ndim)
     wanted = _mean_dtype(x, dtype)
     x = cast(x, wanted)

@@ -19,7 +19,7 @@ from ..errors import DTypeError, IntegerPowerError, located
 from ..mutation import own
 from ..promote import BOOL, F64, apply1, asarray, call, cast, common_dtype, is_weak, operand, operand_array, select, truth
 from .common import UNSET, firm, refuse, reshaped
-from .indexing import nonzero
+from .masks import nonzero
 
 
 def in_dtype(name, dtype, xs):

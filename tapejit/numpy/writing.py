@@ -1,4 +1,5 @@
-"""NumPy's functions that write into an array: `x[...] = v`, put, place, putmask, fill_diagonal, put_along_axis, `ufunc.at`.
+"""NumPy's functions that write into an array: `x[...] = v`, put, place, putmask, fill_diagonal, put_along_axis, `ufunc.at`;
+and piecewise, which writes what functions give of `x[condition]`.
 
 In: an Array that is written, positions or a mask, values. Out: nothing. Each computes the new value of the whole array and has
 `mutation.assign` bind it, so that views see it and derivatives of every order follow.
@@ -20,24 +21,39 @@ import numpy as np
 
 from ..array import DIRECT, HANDLERS, Array, handles, make
 from ..errors import ConcretizationError, MutationError, located
-from ..mutation import assign, converted, fitted, own
-from ..promote import BOOL, I64, apply1, call, cast, common_dtype, operand, operand_array, truth
+from ..mutation import assign, born, converted, fitted, own, read_now
+from ..promote import I64, any_true, apply1, asarray, call, cast, common_dtype, operand_array, truth
 from ..promote import select as where
 from ..record import state
+from ..selection import Selection, same
 from .common import UNSET, broadcast, firm, joined, one_axis, part, permuted, reshaped, taken
-from .indexing import Positions, basic_part, expanded, index_array, merged, misfit, moded, plain, rows_of
-from .ufuncs import any_of
+from .indexing import (
+    Positions,
+    basic_part,
+    expanded,
+    getitem,
+    index_array,
+    merged,
+    misfit,
+    moded,
+    only_mask,
+    plain,
+    rows_of,
+)
 
 
 # ---- x[...] = v ------------------------------------------------------------------------------------------------------------
 @handles(operator.setitem)
 def setitem(a, index, value):
     """`a[index] = value`; see mutation.py."""
+    if type(a) is Selection:
+        a.settle()
     if type(a) is not Array:
         return assign(a, value)  # an error
     items = index if isinstance(index, tuple) else (index,)
-    if len(items) == 1 and is_recorded_mask(items[0]):
-        set_where(a, operand(items[0]), value)
+    mask = only_mask(items)
+    if mask is not None:
+        set_where(a, mask, value)
         return
     items, gap = expanded(a, items)
     if not any([isinstance(i, Positions) for i in items]):
@@ -76,12 +92,15 @@ class Rows:
         assign(self.source, permuted(rows, tuple(np.argsort(order).tolist())))
 
 
-def is_recorded_mask(index) -> bool:
-    return isinstance(index, Array) and index.dtype == BOOL and index._record is not None
-
-
 def set_where(a, mask, value):
     """a[mask] = value for a recorded mask: a choice per element."""
+    if type(value) is Selection and same(value._alias.mask, mask):
+        full, rest = value._alias.full, a.shape[mask.ndim :]
+        if full.ndim == a.ndim and full.shape[mask.ndim :] in (rest, (1,) * len(rest)):
+            with np.errstate(all="ignore"):  # casts what is not selected, too
+                full = cast(full, a.dtype)
+            assign(a, where(value._alias.wide, full, a))
+            return
     wide, value = by_mask(a, mask, converted(value, a.dtype))
     assign(a, where(wide, value, a))
 
@@ -205,7 +224,7 @@ def place(arr, mask, vals):
     """As `numpy.place`: the k-th true element gets the k-th value, from the start again where there are fewer."""
     mask, values = _flat_mask("place", mask, arr), _values(vals, arr.dtype)
     if values.size == 0:
-        if any_of(mask):
+        if any_true(mask):
             raise ValueError("Cannot insert from an empty array!")
         return
     if values.size > 1:
@@ -260,6 +279,58 @@ def put_along_axis(arr, indices, values, axis):
         _assign_flat(arr, target)
 
 
+# ---- piecewise ---------------------------------------------------------------------------------------------------------------
+@handles(np.piecewise)
+def piecewise(x, condlist, funclist, *args, **kw):
+    """As `numpy.piecewise`. If a condition is recorded its function is called also where it is true nowhere."""
+    x = firm(x)
+    conditions = [c if isinstance(c, Array) and c._record is not None else plain(c) for c in _conditions(x, condlist)]
+    n = len(conditions)
+    if len(funclist) not in (n, n + 1):
+        raise ValueError(f"with {n} condition(s), either {n} or {n + 1} functions are expected")
+    if len(funclist) == n + 1:
+        conditions.append(_otherwise(conditions))
+    shape = x.shape
+    if not x.ndim:
+        x, conditions = reshaped(x, (1,)), [reshaped(asarray(c), (1,)) for c in conditions]
+    out = born(make(np.zeros(x.shape, x.dtype)))
+    for condition, function in zip(conditions, funclist):
+        if callable(function):
+            chosen = getitem(x, condition) if x.size else x
+            if type(chosen) is not Selection and not chosen.size:
+                continue
+            function = function(chosen, *args, **kw)
+        setitem(out, condition, function)
+    return reshaped(out, shape)
+
+
+def _conditions(x, condlist) -> list:
+    """The conditions as bools of one shape. One may be given without a list."""
+    if np.isscalar(condlist) or isinstance(condlist, Array) and not condlist.ndim:
+        condlist = [condlist]
+    first = condlist[0]
+    several = isinstance(first, (list, np.ndarray)) or isinstance(first, Array) and first.ndim
+    if not several and x.ndim:
+        condlist = [condlist]
+    conditions = [read_now(c) if isinstance(c, Array) else np.asarray(c) for c in map(truth, condlist)]
+    if len({c.shape for c in conditions}) > 1:
+        raise ValueError("all input arrays must have the same shape")
+    shape = conditions[0].shape
+    if shape != x.shape[: len(shape)]:
+        misfit(x.shape, np.zeros(shape, bool))
+    return conditions
+
+
+def _otherwise(conditions):
+    """Where none of the conditions is true."""
+    if not any([isinstance(c, Array) for c in conditions]):
+        return ~np.any(conditions, axis=0)
+    covered = conditions[0]
+    for condition in conditions[1:]:
+        covered = call("or_", covered, condition)
+    return call("not_", covered)
+
+
 # ---- ufunc.at ----------------------------------------------------------------------------------------------------------------
 _SUMS = {np.add, np.subtract}
 
@@ -282,9 +353,10 @@ def _at(ufunc):
         def step(x, *others):
             return cast(compute(x, *others), a.dtype)
 
-        if is_recorded_mask(indices):
-            given = [by_mask(a, operand(indices), x) for x in given]
-            wide = by_mask(a, operand(indices), 0)[0]
+        mask = only_mask((indices,))
+        if mask is not None:
+            given = [by_mask(a, mask, x) for x in given]
+            wide = by_mask(a, mask, 0)[0]
             return assign(a, where(wide, step(a, *[x for _, x in given]), a))
         items, gap = expanded(a, indices if isinstance(indices, tuple) else (indices,))
         if not any([isinstance(i, Positions) for i in items]):
@@ -352,4 +424,4 @@ def _in_rounds(step, rows, index, given):
 for _ufunc in [f for f in HANDLERS if isinstance(f, np.ufunc) and f.nout == 1 and f.signature is None]:
     HANDLERS[_ufunc, "at"] = _at(_ufunc)
 
-__all__ = ["fill_diagonal", "place", "put", "put_along_axis", "putmask"]
+__all__ = ["fill_diagonal", "piecewise", "place", "put", "put_along_axis", "putmask"]

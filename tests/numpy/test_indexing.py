@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from tapejit.array import Array
-from tapejit.errors import ConcretizationError
 from tapejit.ir.evaluate import GuardFailed, evaluate
 from tapejit.record import recording
 
@@ -155,12 +154,15 @@ def test_out_of_range_raises_indexerror_while_recording():
             x[i]
 
 
-def test_recorded_masks_are_refused():
+def test_recorded_masks_are_positions_at_run_time():
+    take = recorded(lambda x: x[x > 30], A)
+    np.testing.assert_array_equal(take(A), A[A > 30])
+    np.testing.assert_array_equal(take(59 - A), (59 - A)[59 - A > 30])
+    with pytest.raises(GuardFailed):
+        take(A + 1)
     with recording("test") as record:
         x = record.param(A)
-        with pytest.raises(ConcretizationError, match="np.where"):
-            x[x > 0]
-        assert x[A > 30].shape == (29,)
+        assert x[A > 30].shape == (29,) and not record.nodes[-1].op.kind == "guard"
     assert Array(A)[Array(A) > 30].shape == (29,)
 
 
