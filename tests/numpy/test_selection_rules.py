@@ -113,6 +113,38 @@ def test_shapes_that_do_not_fit_are_numpys_errors():
         assert not same_words or got[1] == want[1]
 
 
+# ---- what is not selected ------------------------------------------------------------------------------------------------
+def pairs(function, keep=lambda a: a > 0):
+    """A function of two selections, for derivatives that are no diagonal."""
+    return lambda x: np.sum(function(x[0][keep(x[0])], x[1][keep(x[0])]))
+
+
+PAIRS = {
+    "roots": pairs(lambda a, b: np.sqrt(a * b) * b),
+    "powers": pairs(lambda a, b: a**b),
+    "sines": pairs(lambda a, b: np.sin(a * b) * b),
+    "lengths": pairs(lambda a, b: np.hypot(a, b) ** 3 / a),
+    "finite": pairs(lambda a, b: np.tanh(a * b) * b, np.isfinite),
+    "in order": pairs(lambda a, b: (a * a)[::-1] * b, np.isfinite),
+}
+
+
+@pytest.mark.parametrize("f", PAIRS.values(), ids=PAIRS.keys())
+@pytest.mark.parametrize("bad", [0.0, -0.0, -1.0, -np.inf, np.nan])
+def test_what_is_not_selected_has_derivative_zero(f, bad):
+    """Exactly: the derivatives are those of the function of the selected columns alone, and zero."""
+    x = np.array([[0.5, 2.0, bad, bad], [0.7, 1.2, 0.3, 0.0]])
+    keep = [0, 1, 2, 3] if f in (PAIRS["finite"], PAIRS["in order"]) and np.isfinite(bad) else [0, 1]
+    alone = x[:, keep]
+    index = np.ix_([0, 1], keep)
+    for derivative in (tapejit.grad(f), tapejit.hessian(f), tapejit.jacobian(tapejit.grad(f), mode="reverse")):
+        got, want = derivative(x), derivative(alone)
+        assert np.all(np.isfinite(want))
+        full = np.zeros(got.shape)
+        full[np.ix_(*[i.ravel() for _ in range(got.ndim // 2) for i in index])] = want
+        np.testing.assert_allclose(got, full, rtol=1e-12)
+
+
 # ---- writing -------------------------------------------------------------------------------------------------------------
 def filled(x):
     s = x[x > 0]
@@ -187,6 +219,24 @@ def test_a_mask_that_changed_is_another():
 
     for x in INPUTS:
         np.testing.assert_allclose(tapejit.jit(program)(x), program(x), rtol=1e-14)
+
+
+def test_selections_of_different_masks_are_not_one():
+    """Three elements each, so that only the masks tell them apart."""
+    x = np.array([0.3, -0.7, 1.1, 0.4, -0.2, -0.9])
+
+    def swapped(x):
+        y = x.copy()
+        y[y > 0] = x[x < 0]
+        return y
+
+    for f in (
+        swapped, lambda x: x[x > 0] * x[x < 0], lambda x: np.where(x[x > 0] > 0.35, x[x < 0], x[x > 0]),
+        lambda x: x[x > 0] + x[x > -0.1 * x[0]], lambda x: x[x > 0] - x[-x > 0],
+        lambda x: x[x > 0] * (x * 2)[x * 2 < 0], lambda x: x[x > 0][x[x < 0] < -0.5],
+    ):  # fmt: skip
+        np.testing.assert_allclose(tapejit.jit(f)(x), f(x), rtol=1e-14)
+        np.testing.assert_allclose(tapejit.jacobian(f)(x), differences(f, x), atol=1e-7)
 
 
 # ---- records -------------------------------------------------------------------------------------------------------------
