@@ -51,13 +51,14 @@ class _Region:
             self.graph, captures = record.finish(self.outs)
         self.captures = [settled(x) for x in captures]  # Variables as the tapes read them
         self.count = len(args)
-        guards = guards_of(self.graph)
+        guards = [g for g in guards_of(self.graph) if "axis" not in g.attrs]
         if guards:
+            kind = type(guards[0].attrs["seen"])
+            taken = "tapejit.numpy.take(a, i) where `a[i]` is of a plain ndarray; " if kind is int else ""
             raise located(
                 GuardError,
-                f"{self.name} is recorded once for all iterations and branches, but reads a value as a Python "
-                f"{type(guards[0].attrs['seen']).__name__}",
-                "tapejit.cond(p, f, g, x) or np.where(p, a, b); or a plain Python loop, which may branch as it likes",
+                f"{self.name} is recorded once for all iterations and branches, but reads a value as a Python {kind.__name__}",
+                f"{taken}tapejit.cond(p, f, g, x) or np.where(p, a, b); or a plain Python loop, which may branch as it likes",
                 where=resolve(guards[0].loc),
             )
 

@@ -90,6 +90,10 @@ class GuardError(TapejitError, RuntimeError):
     capacity = 0
 
 
+class PositionError(GuardError, IndexError):
+    """A position in the body of a loop, or of a mapped function, that lies outside of the axis."""
+
+
 class HiddenStateError(GuardError):
     """A recorded function did different things though everything that is guarded was the same."""
 

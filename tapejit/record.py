@@ -31,7 +31,7 @@ from tapejit.ir.types import NAMES, tensor, type_of
 
 from . import follow
 from .array import Array, make
-from .errors import ConcretizationError, DTypeError, GuardError, LeakedArrayError, located, user_location
+from .errors import ConcretizationError, DTypeError, GuardError, LeakedArrayError, PositionError, located, user_location
 
 GUARD, WHILE = TABLE["guard"], TABLE["while"]
 COMPILED = 2000  # operations in all iterations of a loop, from which on it is computed by compiled code
@@ -255,13 +255,13 @@ class Record:
             return [make(outs[0], self, node.results[0])]
         return [make(out, self, value) for out, value in zip(outs, node.results)]
 
-    def guard(self, array, seen, at=None):
-        """Record that `array` was read as the Python value `seen`."""
+    def guard(self, array, seen, at=None, **more):
+        """Record that `array` was read as the Python value `seen`. axis: it says whether positions lie within that length."""
         if self.closed:
             raise self.leaked(array)
         if self.follower is not None:
             self.follower.leave()
-        loc, tag, attrs = (at.loc, at.tag, at.attrs) if at is not None else (user_location(), "", {"seen": seen})
+        loc, tag, attrs = (at.loc, at.tag, at.attrs) if at is not None else (user_location(), "", {"seen": seen, **more})
         self.nodes.append(Node(GUARD, (self.lookup(array),), attrs, (), (), loc, tag))
 
     def guard_bool(self, array, seen):
@@ -429,7 +429,10 @@ def _shallow(record, operands):
 
 
 def lanes_differ(guard, observed):
-    """The error for a guard of a mapped function that one of its lanes does not pass."""
+    """The error for a guard of a mapped function, or of a loop's body, that one of its lanes or iterations does not pass."""
+    if "axis" in guard.attrs:
+        what = f"a position is out of bounds for an axis of {guard.attrs['axis']} elements"
+        return located(PositionError, what, "np.take(x, i, axis, mode='clip') or 'wrap'", where=resolve(guard.loc))
     error = located(
         GuardError,
         f"control flow depends on a value that differs between lanes (recorded {guard.attrs['seen']!r}, another lane has "

@@ -292,8 +292,9 @@ def in_range(index, n, fail):
     inside = call("and_", call("ge", index, -n), call("lt", index, n))
     if inside.ndim:
         inside = apply1("reduce_and", inside, axes=tuple(range(inside.ndim)))
-    if not inside:
+    if not inside._data:
         fail()
+    inside._record.guard(inside, True, axis=n)
     return where(call("lt", index, 0), call("add", index, n), index)
 
 

@@ -407,6 +407,34 @@ def test_python_control_flow_on_values_of_a_body_is_refused():
     assert f(np.ones(3), 1.0) == 3.0 and f(np.ones(3), -1.0) == -3.0
 
 
+SQUARED = lambda f: grad(lambda *a: np.sum(grad(f)(*a) ** 2))
+EACH = lambda f: vmap(grad(f), (0, None))
+
+
+@pytest.mark.parametrize("transform", [jit, grad, SQUARED, EACH])
+def test_positions_that_a_body_computes(transform):
+    """x[i] by the counter, within the axis; beyond it an error at that call."""
+
+    def f(x, n):
+        return fori_loop(0, n, lambda i, c: c * 0.5 + x[i] * x[i - 1] ** 2, 0.0 * x[0])
+
+    def plain(x, n):
+        c = 0.0
+        for i in range(n):
+            c = c * 0.5 + x[i] * x[i - 1] ** 2
+        return c
+
+    x = np.array([0.5, -1.0, 2.0, 0.3])
+    x, g = np.stack([x, 2 * x]) if "vmap" in repr(transform(f)) else x, transform(f)
+    for n in (3, 4, 1, 2, 4):
+        assert_allclose(g(x, n), transform(lambda x, _, n=n: plain(x, n))(x, n), rtol=1e-13, atol=1e-14)
+    for _ in range(2):
+        with pytest.raises(IndexError, match="out of bounds for an axis of 4 elements"):
+            g(x, 5)
+    assert_allclose(tapejit.map(lambda i: tapejit.numpy.take(x, i), np.array([-1, 0])), np.take(x, [-1, 0]))
+    refused(GuardError, lambda: tapejit.map(lambda i: x[i], np.array([0, 1])), "tapejit.numpy.take")
+
+
 @pytest.mark.parametrize("what", ["scan", "while", "cond", "nested"])
 def test_a_variable_that_a_body_closes_over_is_on_the_tape(what):
     def f(w):
