@@ -419,11 +419,15 @@ def _shallow(record, operands):
     """The record for an operation none of whose operands belongs to a function's record.
 
     Inside a function, Arrays from outside (a Variable, an Array it closes over) are read at each call: what is computed
-    from them belongs to the outermost function. Otherwise it belongs to the tapes, if one of its operands does.
+    from them belongs to the outermost function; what from Arrays that the innermost made itself (zeros, ones) to that.
+    Otherwise it belongs to the tapes, if one of its operands does.
     """
     if record is not None and record is state.base:
         return record
-    if state.records and any([isinstance(o, Array) for o in operands]):
+    arrays = [o for o in operands if isinstance(o, Array)] if state.records else ()
+    if any([type(o._alias) is Root and o._alias.home is state.records[-1] for o in arrays]):
+        return state.records[-1]
+    if arrays:
         return state.records[0]
     return None
 

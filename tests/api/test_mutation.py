@@ -382,3 +382,14 @@ def test_random_programs(steps):
     np.testing.assert_allclose(tapejit.jit(f)(X), f(X), rtol=1e-12, atol=1e-12)
     t = np.linspace(-1, 1, 6)
     np.testing.assert_allclose(tapejit.jacobian(f)(X) @ t, differences(f, X) @ t, rtol=1e-5, atol=1e-5)
+
+
+def test_an_inner_function_writes_into_what_it_makes_of_plain_numbers():
+    def f(x):
+        z = np.ones_like(x) * 2.0
+        z[1:] -= x[:-1]
+        return np.sum(x * z**2)
+
+    x = np.array([0.5, -1.0, 2.0])
+    twice = tapejit.grad(lambda x: np.sum(tapejit.grad(f)(x) ** 2))(x)
+    np.testing.assert_allclose(twice, 2 * tapejit.hessian(f)(x) @ tapejit.grad(f)(x), rtol=1e-13)
