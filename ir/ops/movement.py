@@ -320,8 +320,6 @@ concatenate = movement(
 
 
 # ---- update ------------------------------------------------------------------------------------------------------
-FORWARDED = 64  # updates that a slice is looked for in
-
 
 def _infer_update(types, attrs):
     x, part = types
@@ -355,12 +353,9 @@ def _apart(one, other) -> bool:
 def _slice_of_update(b, attrs, x):
     """What was stored there, or what an update elsewhere left as it was."""
     source = x
-    for _ in range(FORWARDED):
-        inner = made_by(source, "update")
-        if inner is None or not _apart(attrs, inner.attrs):
-            break
+    while (inner := made_by(source, "update")) and _apart(attrs, inner.attrs):
         source = inner.operands[0]
-    if (inner := made_by(source, "update")) and inner.attrs == attrs:
+    if inner and inner.attrs == attrs:
         return inner.operands[1]
     return b.slice(source, **attrs) if source is not x else None
 
