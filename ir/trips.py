@@ -243,8 +243,7 @@ class Open:
     def whole_row(self, at, values):
         """The rows of an operand, with that of the iteration in which the loop is left."""
         j, s = at
-        last = self.nodes[self.start + self.count * self.period + j]
-        return [*values, last.operands[s]] if j < self.exit else values
+        return [*values, self.nodes[self.start + self.count * self.period + j].operands[s]] if j < self.exit else values
 
     @property
     def outer(self) -> list:

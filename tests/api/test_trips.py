@@ -5,6 +5,8 @@ import warnings
 
 import numpy as np
 import pytest
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 from support import in_threads
 
@@ -269,3 +271,49 @@ def test_threads_share_the_counts():
         warnings.simplefilter("ignore", TapejitWarning)
         in_threads(work, range(4))
     assert not wrong
+
+
+# ---- random loops --------------------------------------------------------------------------------------------------------
+LINES = [
+    "b = 0.5 * b + 0.1 * np.sin(a)", "b = np.maximum(b, 0.01 * a) * 0.9", "b, c = c, 0.9 * b + 0.1", "t = t + 0.01 * n",
+    "b = b + 0.01 * t", "c = 0.7 * c + 0.2 * b * w[n % 7]", "last = a", "c = c - 0.01 * z[n % 300]", "c = 0.8 * c + last",
+    "if b > 50.0: b = b * 0.5", "if n == 40: c = c + 1.0", "if a < 0.02 * x: break", "if n > 55: c = c * 0.9",
+]  # fmt: skip
+RESULTS = ["a + b * c", "a * n + b", "b if b > 0.3 else a * c", "last + a * t", "(a + c) * (n + 0.5)", "np.sin(b) + c * last"]
+
+
+@settings(max_examples=12, deadline=None, derandomize=True, phases=[Phase.generate])
+@given(st.lists(st.sampled_from(LINES), min_size=1, max_size=5), st.sampled_from(RESULTS), st.booleans(), st.booleans())
+def test_random_loops(lines, result, twice, counted):
+    check_random(lines, result, twice, counted)
+
+
+@pytest.mark.slow
+@settings(max_examples=400, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])
+@given(st.lists(st.sampled_from(LINES), min_size=1, max_size=6), st.sampled_from(RESULTS), st.booleans(), st.booleans())
+def test_many_random_loops(lines, result, twice, counted):
+    check_random(lines, result, twice, counted)
+
+
+def check_random(lines, result, twice, counted):
+    """Values and gradients of a loop, perhaps with another behind it, at arguments that it takes other counts for."""
+    head = "for n in range(200):" if counted else "while a > 1.0:"
+    test = ["if a < 1.0: break"] if counted else []
+    step = ["a = a * 0.95 + 0.005 * np.tanh(b)", *([] if counted else ["n = n + 1"])]
+    loop = [head, *["    " + line for line in [*test, *lines, *step]]]
+    more = ["while b < 30.0:", "    b = b * 1.05 + 0.3"] if twice else []
+    start = ["a, b, c, t, n, last = x * 1.0, 0.4 * x, 0.3, 0.0, 0, x", *loop, *more]
+    text = "\n    ".join(["def f(x, seen=None):", *start, "if seen is not None: seen.append(n)", f"return {result}"])
+    scope = {"np": np, "w": np.linspace(0.5, 1.0, 7), "z": NOISE}
+    exec(compile(text, "<random>", "exec"), scope)
+    f = scope["f"]
+    g = value_and_grad(lambda x: f(x))
+    for x in [300.0, 20.0, 3e3, 21.0, 0.5, 2e4, 305.0, 3.0, 500.0, 20.0, 3e3]:
+        value, slope = g(x)
+        assert_allclose(value, f(x), rtol=1e-11)
+        h = 1e-6 * x
+        counts = []
+        near = [f(x + m * h, counts) for m in (-1, -0.5, 0, 0.5, 1)]
+        want, other = (near[4] - near[0]) / (2 * h), (near[3] - near[1]) / h
+        if len(set(counts)) == 1 and abs(want - other) < 1e-4 * (1 + abs(want)):  # else there is a border between
+            assert_allclose(slope, want, rtol=1e-3, atol=1e-4)
