@@ -15,7 +15,7 @@ import numpy as np
 from tapejit.ir.op import TABLE
 from tapejit.ir.types import type_of
 
-from .array import Array, make
+from .array import Array, is_a, make
 from .dispatch import Function
 from .errors import ArgumentError, OutputError, TapeError, located
 from .mapping import Vmap
@@ -198,7 +198,7 @@ def vjp(f, *primals, has_aux=False):
 
 
 def _as_float(x):
-    return float(x) if isinstance(x, int) and not isinstance(x, bool) else x
+    return float(x) if is_a(x, int) and not is_a(x, bool) else x
 
 
 def _check_tuple(what, name, value):
@@ -234,7 +234,7 @@ def _resolve_params(f, params):
     """TensorFlow's `params`: None (all positional), all names, or all indices; a tuple of ints or None."""
     if params is None:
         return None
-    if isinstance(params, (str, int)):
+    if is_a(params, (str, int)):
         params = [params]
     params = list(params)
     if all(isinstance(p, str) for p in params):
@@ -253,7 +253,7 @@ def _resolve_params(f, params):
                     "one of its parameters, or an index",
                 )
         return tuple(names.index(p) for p in params)
-    if all(isinstance(p, (int, np.integer)) and not isinstance(p, bool) for p in params):
+    if all(is_a(p, (int, np.integer)) and not is_a(p, bool) for p in params):
         return tuple(int(p) for p in params)
     raise located(
         ArgumentError, f"params must be all strings or all integers; got {params}.", "params=['x', 'y'] or params=[0, 1]"

@@ -23,6 +23,11 @@ DIRECT: dict = {}  # ufunc -> ours without ufunc arguments, for the operators; f
 REDUCERS: dict = {}  # ufunc -> ours for ufunc.reduce
 
 
+def is_a(x, classes) -> bool:
+    """isinstance by the type that x has: an Array of a record says that it is an ndarray or a number (`Array.__class__`)."""
+    return issubclass(type(x), classes)
+
+
 def since(name):
     """A function that newer versions of NumPy 2 have, or None."""
     return getattr(np, name, None)
@@ -151,6 +156,14 @@ class Array:
         self._weak = False
 
     # ---- what it is ---------------------------------------------------------------------------------------------
+    @property
+    def __class__(self):
+        """For isinstance: what a function that is recorded is called with, an ndarray or a number; else an Array."""
+        record = self._record
+        if record is None or record.depth == 0 or record.closed:
+            return type(self)
+        return type(self._data.item()) if self._weak else type(self._data)
+
     @property
     def shape(self):
         return self._data.shape

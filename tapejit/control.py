@@ -24,7 +24,7 @@ from tapejit.ir.ops.guard import guards_of
 from tapejit.ir.ops.loop import scan_attrs
 from tapejit.ir.types import type_of
 
-from .array import Array
+from .array import Array, is_a
 from .errors import ArgumentError, ArgumentTypeError, GuardError, OutputError, ShapeError, located
 from .promote import asarray, cast, truth
 from .record import apply, capture_key, recording, state
@@ -186,7 +186,7 @@ def _rows(rows, tree, length):
         if length is not None and length != rows[0].shape[0]:
             raise located(ShapeError, f"scan: length={length}, but xs has {rows[0].shape[0]} rows", "leave length out")
         return rows[0].shape[0]
-    if not isinstance(length, (int, np.integer)) or length < 0:
+    if not is_a(length, (int, np.integer)) or length < 0:
         raise located(ArgumentError, f"scan without rows: length={length!r}", "xs=..., or length= a whole number")
     return int(length)
 
@@ -221,7 +221,7 @@ def fori_loop(lower, upper, body, init):
     np.float64(13.0)
     """
     for bound in (lower, upper):
-        if not isinstance(bound, Array) and not isinstance(bound, (int, np.integer)):
+        if not isinstance(bound, Array) and not is_a(bound, (int, np.integer)):
             raise located(ArgumentTypeError, f"fori_loop: the bound {bound!r:.40} is no whole number", "int(n)")
 
     def step(state, *_):

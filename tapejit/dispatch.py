@@ -28,7 +28,7 @@ from tapejit.ir.passes.pipeline import optimize
 from tapejit.ir.walk import walk
 
 from . import native
-from .array import Array, make
+from .array import Array, is_a, make
 from .environment import Environment
 from .errors import ArgumentTypeError, GuardError, RandomnessError, TapejitWarning, located
 from .into import Target
@@ -469,14 +469,14 @@ class BoundFunction(functools.partial):
 
 
 def _signature(x):
-    """What of an argument leaf decides the record: dtype, shape, and whether it is a weak Python scalar."""
+    """What of an argument leaf decides the record: dtype, shape, and whether it is a scalar, NumPy's or Python's."""
     if type(x) is np.ndarray:
         return (x.dtype, x.shape)
     if isinstance(x, Array):
         return (x._data.dtype, x._data.shape, x._weak)
-    if isinstance(x, (np.ndarray, np.generic)):
-        return (x.dtype, x.shape)
-    return type(x)
+    if is_a(x, np.generic):
+        return (x.dtype, np.generic)
+    return (x.dtype, x.shape) if is_a(x, np.ndarray) else type(x)
 
 
 def _statics(tree, env):

@@ -27,7 +27,7 @@ import numpy as np
 
 from tapejit.ir.types import NAMES
 
-from .array import Array
+from .array import Array, is_a
 from .errors import is_internal
 
 _BY_VALUE = (int, float, complex, bool, str, bytes, type(None), np.generic)
@@ -66,7 +66,7 @@ def _is_library_module(name) -> bool:
 
 def _is_plain(value) -> bool:
     """Whether nothing can be read from a value but itself."""
-    return isinstance(value, (*_BY_VALUE, np.ndarray, Array))
+    return is_a(value, (*_BY_VALUE, np.ndarray, Array))
 
 
 def _attributes(value, names) -> list:
@@ -253,7 +253,7 @@ def _items_to_read(value, kinds, out, seen, depth) -> bool:
 
     seen: of the containers looked at, each of which needs it once.
     """
-    if isinstance(value, _SIMPLE) or _original(value) is not value or id(value) in seen:
+    if is_a(value, _SIMPLE) or _original(value) is not value or id(value) in seen:
         return True
     if type(value) not in (list, tuple, dict) or depth == 0 or max(len(value), len(seen), len(out)) > _OBJECTS:
         return False
@@ -299,7 +299,7 @@ class Rebinding:
             return self.wrap(value)
         if isinstance(value, types.FunctionType):
             return value if _is_library(value.__code__) else self._function(value)
-        if depth == 0 or isinstance(value, (*_BY_VALUE, *_SKIPPED, Array)):
+        if depth == 0 or is_a(value, (*_BY_VALUE, *_SKIPPED, Array)):
             return value
         if cls in (list, tuple, dict):
             items = list(value.values()) if cls is dict else value
@@ -414,13 +414,13 @@ class Reader:
         self.met, self.held, self.cut, self._seen = [], [], False, set()
 
     def fingerprint(self, value, depth=_FAR):
-        if isinstance(value, _BY_VALUE):
+        if is_a(value, _BY_VALUE):
             return (value.__class__, value) if value else (value.__class__, repr(value))  # 0.0 and -0.0 differ
-        if type(value) is tuple and len(value) <= self.budget and all([isinstance(v, _BY_VALUE) for v in value]):
+        if type(value) is tuple and len(value) <= self.budget and all([is_a(v, _BY_VALUE) for v in value]):
             self.budget -= len(value)
             return (tuple, *[self.fingerprint(v) for v in value])
         self.held.append(value)
-        if isinstance(value, np.ndarray):
+        if is_a(value, np.ndarray):
             self.met.append(value)
             return (id(value), hash(value.tobytes())) if id(value) in self.hashed else id(value)
         if isinstance(value, (Array, types.FunctionType, *_SKIPPED)) or id(value) in self._seen:
@@ -429,7 +429,7 @@ class Reader:
         if isinstance(value, _SEQUENCES):
             return self._items(value, list(value), depth)
         if isinstance(value, dict):
-            keys = [(k.__class__, k) if isinstance(k, _BY_VALUE) else id(k) for k in list(value)[:_READ]]
+            keys = [(k.__class__, k) if is_a(k, _BY_VALUE) else id(k) for k in list(value)[:_READ]]
             return (tuple(keys), self._items(value, list(value.values()), depth))
         if type(value).__module__.partition(".")[0] == __package__:
             return id(value)

@@ -30,7 +30,7 @@ from tapejit.ir.ops.loop import apply_scan
 from tapejit.ir.passes.reroll import last_loop
 from tapejit.ir.passes.windows import moved, moving_rows
 
-from .array import Array
+from .array import Array, is_a
 
 FIRST = 2048  # nodes from which on a record is searched, and again each time that there are so many times as many:
 AGAIN = 4
@@ -107,14 +107,14 @@ class Follower:
         for o, slot in zip(operands, slots):
             kind = slot.__class__
             if kind is int:
-                if o.__class__ is not Array or o._record is not record:
+                if type(o) is not Array or o._record is not record:
                     return self.leave()
                 if o._value != number - slot:
                     back = number - slot - self.base
                     if back >= 0 or o._value is not self.real[back]:
                         return self.leave()
             elif kind is tuple:
-                if o.__class__ is not slot[0] or o != slot[1]:
+                if type(o) is not slot[0] or o != slot[1]:
                     return self.leave()
             elif not (self.row(o, slot) if kind is list else self.value(o) is slot):
                 return self.leave()
@@ -164,8 +164,8 @@ class Follower:
         """Whether an operand can be the next row; it is then."""
         type_ = column[0].type
         del column[(len(self.real) + self.number - self.base) // self.period :]  # of an operation that raised
-        if isinstance(o, np.generic):
-            if type_.shape or o.__class__ is not type_.dtype.type:
+        if is_a(o, np.generic):
+            if type_.shape or type(o) is not type_.dtype.type:
                 return False
             column.append(o)
             return True
@@ -207,7 +207,7 @@ class Follower:
         for slot in slots:
             kind = slot.__class__
             value = self.value_at(i - slot) if kind is int else slot[2] if kind is tuple else slot[k] if kind is list else slot
-            operands.append(self.record.constant(value) if isinstance(value, np.generic) else value)
+            operands.append(self.record.constant(value) if is_a(value, np.generic) else value)
         if attrs is None:
             start, step = self.loop.moves[j]
             attrs = moved(node, [a + k * by for a, by in zip(start, step)])
@@ -266,9 +266,9 @@ class Follower:
     def stacked(self, b, column):
         """The rows as one array."""
         if not any([type(x) is Value for x in column]):
-            numbers = [x.item() if isinstance(x, np.generic) else x.data for x in column]
+            numbers = [x.item() if is_a(x, np.generic) else x.data for x in column]
             return b.table(values=tuple(numbers), dtype=column[0].dtype)
-        values = [self.record.constant(x) if isinstance(x, np.generic) else x for x in column]
+        values = [self.record.constant(x) if is_a(x, np.generic) else x for x in column]
         parts = [b.broadcast(x, shape=(1,)) if type(x) is Constant else b.reshape_to(x, (1, *x.shape)) for x in values]
         return b.concatenate(*parts, axis=0)
 

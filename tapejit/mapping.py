@@ -12,7 +12,7 @@ from tapejit.ir.batch import batch
 from tapejit.ir.build import Builder
 from tapejit.ir.walk import inline
 
-from .array import unwrap
+from .array import is_a, unwrap
 from .errors import ArgumentError, ShapeError, located
 from .transforms import Transform
 from .tree import Tree, flatten, unflatten
@@ -102,7 +102,7 @@ def move_axis(ndim, source, target):
 
 def spread_axes(axes, tree: Tree, what) -> list:
     """One axis per leaf: an int or None stands for a whole subtree."""
-    if axes is None or isinstance(axes, (int, np.integer)):
+    if axes is None or is_a(axes, (int, np.integer)):
         return [axes if axes is None else int(axes)] * tree.count
     if isinstance(axes, dict) and tree.kind == "dict" and set(axes) == set(tree.data[1]):
         return [a for key, c in zip(tree.data[1], tree.children) for a in spread_axes(axes[key], c, what)]

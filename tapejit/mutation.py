@@ -26,7 +26,7 @@ import warnings
 
 import numpy as np
 
-from .array import HANDLERS, Array, handles, make
+from .array import HANDLERS, Array, handles, is_a, make
 from .errors import MutationError, TapejitWarning, located
 from .promote import apply1, cast, contains_array, operand, operand_array, wrap
 from .record import Reading, Root, View, rebind, refresh, state
@@ -48,7 +48,7 @@ def own(x, others=()):
         record = state.records[0]
         out = make(x._data, record, record.lookup(x), x._weak)
     else:
-        return make(np.array(x._data) if isinstance(x._data, np.ndarray) else x._data, weak=x._weak)
+        return make(np.array(x._data) if is_a(x._data, np.ndarray) else x._data, weak=x._weak)
     if state.records:
         out._alias = Root(state.records[-1])
     return out
@@ -84,7 +84,7 @@ def born(x: Array) -> Array:
 
 def read_now(x: Array) -> Array:
     """An Array of plain numbers that the function which is recorded did not make, as a value that is read at each call."""
-    if not state.records or x._record is not None or not isinstance(x._data, np.ndarray):
+    if not state.records or x._record is not None or not is_a(x._data, np.ndarray):
         return x
     if type(x._alias) is Root and x._alias.home is state.records[-1]:
         return x
@@ -151,7 +151,7 @@ def assign(target: Array, value) -> None:
         raise located(MutationError, "a Variable is not written in place", "v.assign(value), or v.assign_add(value)")
     if any([view._alias.op.name == "broadcast" for view in path[1:]]):
         raise ValueError("assignment destination is read-only")
-    if isinstance(root._data, np.generic):
+    if is_a(root._data, np.generic):
         raise TypeError(f"{type(root._data).__module__}.{type(root._data).__name__} object does not support item assignment")
     value = fitted(value, target)
     if _records(root, value):

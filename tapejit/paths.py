@@ -49,6 +49,7 @@ from .errors import HiddenStateError, TapejitWarning, located
 MAX_PATHS = 64
 MAX_OPERATIONS = 500_000  # about 200 MB
 FEW = 8
+MANY = 32  # from which on paths with short loops become one
 QUIET = 32  # calls without a new path, until paths are merged; four times as many each time
 ONE_SIDED = 7 / 8  # of the calls
 MAX_MERGED = 5000  # operations of all that is merged: about a second of compiling
@@ -343,10 +344,14 @@ class Paths:
 
     def opened(self, program):
         """(a Program for a new record and others that are it, their loops run more or less often, the paths of these), or
-        (None, []). Of a function of which there is one such Program, any record with loops of the kind becomes one."""
+        (None, []). Of a function of which there is one such Program, any record with loops of the kind becomes one. Where
+        loops are too short to be folded, paths stay as they are until they are many: merged, they are faster."""
+        if len(self) < MANY and not any([type(seen) is tuple for path in self for seen in path.seen]):
+            return None, []
         own = Trips.of(program.graph)
         several = own is not None and any([path.program.trips is not None for path in self])
-        for trips, owner in [(own, program), *[(path.loops(), path.program) for path in self]]:
+        others = [(path.loops(), path.program) for path in self]
+        for trips, owner in [(own, program), *others]:
             if trips is None or (owner is not program and not join(trips, owner, program)):
                 continue
             members = [path for path in self if path.program is owner or join(trips, owner, path.program)]

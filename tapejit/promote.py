@@ -12,7 +12,7 @@ import numpy as np
 from tapejit.ir.op import TABLE
 from tapejit.ir.types import NAMES
 
-from .array import HANDLERS, Array, make
+from .array import HANDLERS, Array, is_a, make
 from .errors import ArgumentTypeError, DTypeError, ShapeError, located
 from .record import apply, check_dtype, state
 from .selection import Selection, lifted
@@ -25,9 +25,9 @@ def operand(x):
     """An Array, ndarray or NumPy scalar of a supported dtype, or a Python scalar as it is (weak)."""
     if isinstance(x, Array):
         return x.read() if type(x) is not Array else x
-    if isinstance(x, (bool, int, float)) and not isinstance(x, np.generic):
+    if is_a(x, (bool, int, float)) and not is_a(x, np.generic):
         return x
-    if isinstance(x, (np.ndarray, np.generic)):
+    if is_a(x, (np.ndarray, np.generic)):
         if x.dtype not in NAMES:
             check_dtype(x)
         return x
@@ -51,18 +51,18 @@ def contains_array(x) -> bool:
 def operand_array(x):
     """As `operand`, with Python scalars made NumPy scalars of their own dtype."""
     x = operand(x)
-    return strong(x) if isinstance(x, (bool, int, float)) and not isinstance(x, np.generic) else x
+    return strong(x) if is_a(x, (bool, int, float)) and not is_a(x, np.generic) else x
 
 
 def strong(x):
     """A Python scalar as the NumPy scalar of its default dtype."""
-    if isinstance(x, bool):
+    if is_a(x, bool):
         return np.bool_(x)
-    return np.int64(x) if isinstance(x, int) else np.float64(x)
+    return np.int64(x) if is_a(x, int) else np.float64(x)
 
 
 def is_weak(x) -> bool:
-    return x._weak if isinstance(x, Array) else isinstance(x, (bool, int, float)) and not isinstance(x, np.generic)
+    return x._weak if isinstance(x, Array) else is_a(x, (bool, int, float)) and not is_a(x, np.generic)
 
 
 _common: dict = {}
@@ -73,9 +73,9 @@ def _promotion_key(x):
     """What decides promotion: a dtype, or for a weak operand the kind of its Python scalar."""
     if isinstance(x, Array):
         return x.dtype.kind if x._weak else x.dtype
-    if isinstance(x, (np.ndarray, np.generic)):
+    if is_a(x, (np.ndarray, np.generic)):
         return x.dtype
-    return "b" if isinstance(x, bool) else "i" if isinstance(x, int) else "f"
+    return "b" if is_a(x, bool) else "i" if is_a(x, int) else "f"
 
 
 def common_dtype(*xs) -> np.dtype:
@@ -107,7 +107,7 @@ def cast(x, dtype):
         if x.dtype == dtype:
             return x
         return apply(CONVERT, (x,), {"dtype": np.dtype(dtype)})[0]
-    if isinstance(x, np.ndarray):
+    if is_a(x, np.ndarray):
         if x.dtype == dtype:
             return x
         # A closed-over array is read at each call, so its cast has to be part of the record.
@@ -173,11 +173,11 @@ def call(name, *xs):
 def _settled(x):
     """An operand as an Array or a Python float or int, which is what plans are made for."""
     x = operand(x)
-    return x if isinstance(x, (Array, int, float)) and not isinstance(x, (bool, np.generic)) else _held(x)
+    return x if is_a(x, (Array, int, float)) and not is_a(x, (bool, np.generic)) else _held(x)
 
 
 def _held(x):
-    return make(np.bool_(x), weak=True) if isinstance(x, bool) else wrap(x)
+    return make(np.bool_(x), weak=True) if is_a(x, bool) else wrap(x)
 
 
 def _plan(name, xs):
@@ -244,4 +244,4 @@ def wrap(x) -> Array:
 
     A tape computes with the data again when it differentiates, and the ndarray may have been written to by then.
     """
-    return make(np.array(x) if state.base is not None and isinstance(x, np.ndarray) else x)
+    return make(np.array(x) if state.base is not None and is_a(x, np.ndarray) else x)

@@ -30,7 +30,7 @@ from tapejit.ir.passes.pipeline import optimize
 from tapejit.ir.types import NAMES, tensor, type_of
 
 from . import follow
-from .array import Array, make
+from .array import Array, is_a, make
 from .errors import ConcretizationError, DTypeError, GuardError, LeakedArrayError, PositionError, located, user_location
 
 GUARD, WHILE = TABLE["guard"], TABLE["while"]
@@ -169,11 +169,11 @@ class Record:
                 return self.value(x)
             data = x._data
             if x._record is None:
-                if isinstance(data, np.generic):
+                if is_a(data, np.generic):
                     return self.constant(data)  # a scalar of plain data cannot change, unlike a 0-d array
             elif x._record.closed:
                 raise x._record.leaked(x)
-        elif isinstance(x, np.ndarray):
+        elif is_a(x, np.ndarray):
             data = x
         else:
             return self.constant(x)
@@ -220,7 +220,7 @@ class Record:
         return found[1] if found else None
 
     def constant(self, x) -> Constant:
-        key = (x.__class__, x.tobytes())
+        key = (type(x), x.tobytes())
         made = self.constants.get(key)
         if made is None:
             made = self.constants[key] = Constant(tensor(x.dtype), x.item())

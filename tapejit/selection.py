@@ -27,6 +27,7 @@ from .array import _OPERANDS, DIRECT, Array, make
 from .record import apply, state
 
 I64 = np.dtype(np.int64)
+_CLASS = object.__dict__["__class__"]  # Array has a property of this name
 # Their derivatives stay finite or are kept zero by strong zeros (ir/op.py), whatever the operands are.
 _MILD = frozenset(["add", "sub", "neg", "mul", "abs", "maximum", "minimum", "copysign"])
 
@@ -169,7 +170,7 @@ class Selection(Array):
             out = _op("gather", rows, found)
         else:
             out = _op("slice", rows, start=(0,) * rows.ndim, stop=(0, *rest), step=(1,) * rows.ndim)
-        self.__class__ = Array
+        _CLASS.__set__(self, Array)
         self._data, self._record, self._value, self._alias = out._data, out._record, out._value, None
 
     def seen(self) -> Array:
@@ -200,6 +201,11 @@ class Selection(Array):
     def _value(self):
         self.settle()
         return self._value
+
+    @property
+    def __class__(self):
+        """For isinstance: an ndarray in a function that is recorded, as an Array there is."""
+        return np.ndarray if any([r.depth and not r.closed for r in self._alias.records]) else Selection
 
     @property
     def dtype(self):

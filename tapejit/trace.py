@@ -14,7 +14,7 @@ import numpy as np
 
 from tapejit.ir.graph import Graph
 
-from .array import Array
+from .array import Array, is_a
 from .environment import Rebinding
 from .errors import (
     ArgumentError,
@@ -112,17 +112,17 @@ def leaf_data(x):
     """(NumPy value, weak) of an argument leaf; the dtype is checked."""
     if isinstance(x, Array):
         return x._data, x._weak
-    if isinstance(x, (np.ndarray, np.generic)):
+    if is_a(x, (np.ndarray, np.generic)):
         if type(x) is not np.ndarray and isinstance(x, np.ma.MaskedArray):  # which loads numpy.ma: 15 ms
             raise located(ArgumentTypeError, "a masked array cannot be recorded", "x.filled(value) and np.where")
-        return check_dtype(np.asarray(x), "an argument"), False
+        return check_dtype(x if is_a(x, np.generic) else np.asarray(x), "an argument"), False
     return strong(check_number(x)), True
 
 
 def check_number(x):
     if isinstance(x, complex):
         check_dtype(np.asarray(x), "an argument")
-    if isinstance(x, int) and not -(2**63) <= x < 2**63:
+    if is_a(x, int) and not -(2**63) <= x < 2**63:
         raise located(IntegerRangeError, f"the Python int {x} does not fit int64", "pass a float")
     return x
 
@@ -195,14 +195,14 @@ def result_leaf(fn, name, x):
     """A leaf of a result as something the record can look up."""
     if isinstance(x, Array):
         return x.read() if type(x) is not Array else x
-    if isinstance(x, np.ndarray) and x.dtype.kind in "OUSV":
+    if is_a(x, np.ndarray) and x.dtype.kind in "OUSV":
         raise located(
             OutputError,
             f"{name} returned an ndarray of dtype {x.dtype}",
             "return arrays of numbers; stack recorded values with np.stack",
             where=definition(fn),
         )
-    if isinstance(x, (np.ndarray, np.generic)):
+    if is_a(x, (np.ndarray, np.generic)):
         return check_dtype(x, f"returned by {name}")
     return strong(check_number(x))
 

@@ -23,7 +23,7 @@ from tapejit.ir.passes.pipeline import optimize
 from tapejit.ir.types import I64
 from tapejit.ir.walk import inline
 
-from .array import unwrap
+from .array import is_a, unwrap
 from .errors import ArgumentError, ArgumentTypeError, CustomGradientError, DTypeError, ShapeError, located
 from .trace import Program, check_single_output, output_error, returned
 from .tree import Tree, flatten, map_leaves
@@ -53,7 +53,7 @@ class Jit(Transform):
 # ---- helpers -----------------------------------------------------------------------------------------------------
 def as_float(x):
     """A Python int scalar as a float: 'a Python int scalar is taken as float by grad'."""
-    return float(x) if isinstance(x, int) and not isinstance(x, bool) else x
+    return float(x) if is_a(x, int) and not is_a(x, bool) else x
 
 
 def float_arguments(args, argnums):
@@ -64,9 +64,9 @@ def float_arguments(args, argnums):
 
 def check_argnums(argnums):
     """(tuple of ints, whether it was a single int)."""
-    if isinstance(argnums, (int, np.integer)) and not isinstance(argnums, bool):
+    if is_a(argnums, (int, np.integer)) and not is_a(argnums, bool):
         return (int(argnums),), True
-    if isinstance(argnums, (tuple, list)) and argnums and all(isinstance(a, (int, np.integer)) for a in argnums):
+    if isinstance(argnums, (tuple, list)) and argnums and all(is_a(a, (int, np.integer)) for a in argnums):
         return tuple(int(a) for a in argnums), False
     raise located(
         ArgumentTypeError,

@@ -12,7 +12,7 @@ import types
 
 import numpy as np
 
-from .array import Array
+from .array import Array, is_a
 from .errors import ArgumentTypeError, located
 
 LEAF = "leaf"
@@ -53,7 +53,7 @@ _NUMBERS = (int, float, np.ndarray, np.generic, Array, complex)
 
 
 def is_leaf(x) -> bool:
-    return isinstance(x, _NUMBERS) and not isinstance(x, bool)
+    return is_a(x, _NUMBERS) and not is_a(x, bool)
 
 
 def flatten(x, leaves: list | None = None) -> tuple[list, Tree]:

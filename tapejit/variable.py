@@ -13,7 +13,7 @@ import numpy as np
 from tapejit.ir.graph import Value
 from tapejit.ir.types import type_of
 
-from .array import Array, make
+from .array import Array, is_a, make
 from .errors import MutationError, ShapeError, TapejitWarning, located, user_line
 from .promote import asarray
 from .record import Reading, Record, state
@@ -34,7 +34,7 @@ class TapeRecord(Record):
         self.reads = {}  # Value -> (how, line): it went through float() or an ndarray
 
     def lookup(self, x) -> Value:
-        if isinstance(x, np.ndarray):  # may be written to between now and the gradient: take a snapshot
+        if is_a(x, np.ndarray):  # may be written to between now and the gradient: take a snapshot
             return self.leaf(make(np.array(x)))
         return super().lookup(x)
 

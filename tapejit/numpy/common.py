@@ -7,7 +7,7 @@ import operator
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
 
-from ..array import Array, make
+from ..array import Array, is_a, make
 from ..errors import ArgumentError, ArgumentTypeError, MutationError, located
 from ..promote import apply1, asarray
 
@@ -43,7 +43,7 @@ def refuse(name, out, kwargs):
 
 def static_shape(shape) -> tuple[int, ...]:
     """A shape as a tuple of ints; recorded integers in it become guards."""
-    if isinstance(shape, (Array, np.ndarray)) and shape.ndim == 1 or isinstance(shape, (tuple, list)):
+    if is_a(shape, (Array, np.ndarray)) and shape.ndim == 1 or isinstance(shape, (tuple, list)):
         return tuple([operator.index(n) for n in shape])
     return (operator.index(shape),)
 

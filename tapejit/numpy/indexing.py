@@ -15,7 +15,7 @@ import operator
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_index
 
-from ..array import Array, handles, make
+from ..array import Array, handles, is_a, make
 from ..errors import ArgumentTypeError, located
 from ..mutation import own, read_now
 from ..promote import BOOL, I64, TABLE, apply, apply1, asarray, call, cast, common_dtype, contains_array, operand, operand_array
@@ -123,7 +123,7 @@ def expanded(x, index):
             if at is not None:
                 misfit(x.shape, index)
             at = len(items)
-        elif isinstance(item, (int, np.integer)) and not isinstance(item, bool):
+        elif is_a(item, (int, np.integer)) and not is_a(item, bool):
             items.append(int(item))
         else:
             items.extend(_array_items(x, item, index))
@@ -144,7 +144,7 @@ def _array_items(x, item, index):
         data = item._data
     else:
         data = np.asarray(item)
-        if data.size == 0 and not isinstance(item, np.ndarray):
+        if data.size == 0 and not is_a(item, np.ndarray):
             data = data.astype(np.int64)
         recorded, kind = False, data.dtype.kind
     if kind == "b":
@@ -172,7 +172,7 @@ def _check_masks(x, index):
             axis = x.ndim - rest
             continue
         data = item._data if isinstance(item, Array) else item
-        if isinstance(data, (list, np.ndarray)):
+        if is_a(data, (list, np.ndarray)):
             data = np.asarray(data)
             if data.dtype.kind == "b" and data.shape != x.shape[axis : axis + data.ndim]:
                 misfit(x.shape, index)
@@ -180,9 +180,9 @@ def _check_masks(x, index):
 
 
 def _consumes(item):
-    if item is None or item is Ellipsis or isinstance(item, (bool, np.bool_)):
+    if item is None or item is Ellipsis or is_a(item, (bool, np.bool_)):
         return 0
-    if isinstance(item, (list, np.ndarray, Array)):
+    if is_a(item, (list, np.ndarray, Array)):
         data = np.asarray(item._data if isinstance(item, Array) else item)
         return data.ndim if data.dtype.kind == "b" else 1
     return 1
@@ -249,7 +249,7 @@ def merged(x, index, items, gap):
     """What the basic items leave, its indexed axes and the others, the place of the indexed ones in the result, their
     positions, and one index into the indexed axes made one."""
     # With an array among the indices, an int is one of them too: it counts for whether they stand next to each other.
-    places = [k for k, i in enumerate(items) if isinstance(i, (int, Positions))]
+    places = [k for k, i in enumerate(items) if is_a(i, (int, Positions))]
     together = places == list(range(places[0], places[-1] + 1)) and not places[0] < gap <= places[-1]
     lead = places[0] if together else 0
     basic = [i if not isinstance(i, Positions) else None if i.fresh else _ALL for i in items]
@@ -260,7 +260,7 @@ def merged(x, index, items, gap):
             axes.append(axis)
             positions.append(item)
             lengths.append(source.shape[axis])
-        axis += not isinstance(item, int)
+        axis += not is_a(item, int)
     try:
         np.broadcast_shapes(*[p.array.shape for p in positions])
     except ValueError:
@@ -318,7 +318,7 @@ def index_array(indices) -> Array:
             raise TypeError(f"Cannot cast array data from {index.dtype!r} to dtype('int64') according to the rule 'safe'")
         return cast(index, I64)
     data = np.asarray(indices)
-    if data.size == 0 and not isinstance(indices, np.ndarray):
+    if data.size == 0 and not is_a(indices, np.ndarray):
         data = data.astype(np.int64)
     return make(data.astype(np.int64, casting="same_kind" if data.dtype.kind == "u" else "safe"))
 

@@ -7,7 +7,7 @@ import operator
 
 import numpy as np
 
-from ..array import Array, handles
+from ..array import Array, handles, is_a
 from ..errors import UnsupportedFunctionError, located
 from ..promote import F64, call, cast, select
 from ..selection import Selection
@@ -75,11 +75,11 @@ def _vector_norm(x, ord, axes, keepdims):
 
 
 def _is(ord, number):
-    return isinstance(ord, (int, float, np.number)) and ord == number
+    return is_a(ord, (int, float, np.number)) and ord == number
 
 
 def _is_negative(ord):
-    return isinstance(ord, (int, float, np.number)) and ord < 0
+    return is_a(ord, (int, float, np.number)) and ord < 0
 
 
 def _matrix_norm(x, ord, axes, keepdims):

@@ -12,7 +12,7 @@ import operator
 
 import numpy as np
 
-from ..array import REDUCERS, Array, handles, make, since
+from ..array import REDUCERS, Array, handles, is_a, make, since
 from ..errors import ArgumentTypeError, located
 from ..promote import BOOL, F64, I64, any_true, apply1, asarray, call, cast, common_dtype, operand, operand_array, select, truth
 from ..selection import Selection
@@ -25,7 +25,7 @@ def _kept(shape, axes):
 
 def _axes(axis, ndim):
     """The axes that are folded; as NumPy's ufunc.reduce, a scalar may be folded along axis 0 or -1."""
-    if ndim == 0 and isinstance(axis, (int, np.integer)) and axis in (0, -1):
+    if ndim == 0 and is_a(axis, (int, np.integer)) and axis in (0, -1):
         return ()
     return all_axes(axis, ndim)
 

@@ -14,7 +14,7 @@ import math
 
 import numpy as np
 
-from ..array import DIRECT, Array, handles, make, since
+from ..array import DIRECT, Array, handles, is_a, make, since
 from ..errors import DTypeError, IntegerPowerError, located
 from ..mutation import own
 from ..promote import BOOL, F64, apply1, asarray, call, cast, common_dtype, is_weak, operand, operand_array, select, truth
@@ -416,7 +416,7 @@ def _comparison(op, beyond, function):
         try:
             return _truth_of(op, x, y)
         except OverflowError:
-            number, array = (x, y) if isinstance(x, int) else (y, x)
+            number, array = (x, y) if is_a(x, int) else (y, x)
             above = (number > 0) == (number is y)
             return make(np.broadcast_to(np.bool_(beyond(above)), asarray(array).shape))
 

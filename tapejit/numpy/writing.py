@@ -19,7 +19,7 @@ import operator
 
 import numpy as np
 
-from ..array import DIRECT, HANDLERS, Array, handles, make
+from ..array import DIRECT, HANDLERS, Array, handles, is_a, make
 from ..errors import ConcretizationError, MutationError, located
 from ..mutation import assign, born, converted, fitted, own, read_now
 from ..promote import I64, any_true, apply1, asarray, call, cast, common_dtype, operand_array, truth
@@ -309,7 +309,7 @@ def _conditions(x, condlist) -> list:
     if np.isscalar(condlist) or isinstance(condlist, Array) and not condlist.ndim:
         condlist = [condlist]
     first = condlist[0]
-    several = isinstance(first, (list, np.ndarray)) or isinstance(first, Array) and first.ndim
+    several = is_a(first, (list, np.ndarray)) or isinstance(first, Array) and first.ndim
     if not several and x.ndim:
         condlist = [condlist]
     conditions = [read_now(c) if isinstance(c, Array) else np.asarray(c) for c in map(truth, condlist)]

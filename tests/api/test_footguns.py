@@ -1,5 +1,7 @@
 """The classic traps of compilers that record, and wrong answers that peers have shipped: here each is right, or loud."""
 
+import numbers
+
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
@@ -259,3 +261,45 @@ def test_the_users_arithmetic_keeps_ieee():
 def test_summation_order_in_vmap_is_that_of_each_lane():
     rows = np.random.default_rng(1).standard_normal((4, 50))
     assert_allclose(vmap(np.sum)(rows), [np.sum(r) for r in rows], rtol=1e-13)
+
+
+# ---- what a recorded value is ----------------------------------------------------------------------------------------------
+def _kind(x):
+    """Asks what x is, in the ways that libraries do."""
+    if isinstance(x, np.ndarray):
+        return x * 2.0
+    if isinstance(x, numbers.Integral) or isinstance(x, float) and not isinstance(x, np.floating):
+        return x * 3.0
+    match x:
+        case np.floating():
+            return x * 5.0 if np.isscalar(x) else x * 7.0
+    return x * 11.0
+
+
+KINDS = [2.0, 3, np.float64(2.0), np.float32(2.0), np.array(2.0), np.array([1.0, 2.0]), np.arange(3)]
+
+
+@pytest.mark.parametrize("x", KINDS, ids=repr)
+def test_isinstance_of_a_recorded_value_is_that_of_the_argument(x):
+    for run in (tapejit.jit(_kind), tapejit.jit(lambda x: tapejit.jit(_kind)(x))):
+        for _ in range(3):
+            assert_array_equal(run(x), _kind(x))
+    if np.ndim(x):
+        elements = lambda v: v[0] * 2.0 if isinstance(v[0], np.generic) else v[0] * 3.0
+        masked = lambda v: np.sum(v[v > 0.5]) * (2.0 if isinstance(v[v > 0.5], np.ndarray) else 3.0)
+        assert tapejit.jit(elements)(x) == elements(x) and tapejit.jit(masked)(x) == masked(x)
+
+
+def test_scalars_and_arrays_without_axes_have_keys_of_their_own():
+    f = tapejit.jit(_kind)
+    for _ in range(3):
+        for x in (np.float64(2.0), np.array(2.0), 2.0):
+            assert f(x) == _kind(x)
+
+
+def test_outside_of_functions_an_array_is_an_array():
+    x = tapejit.Array([1.0, 2.0])
+    assert not isinstance(x, np.ndarray) and isinstance(x, tapejit.Array) and x.__class__ is tapejit.Array
+    with tapejit.GradientTape() as tape:
+        tape.watch(x)
+        assert not isinstance(x * 2.0, np.ndarray)
