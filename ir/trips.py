@@ -15,8 +15,8 @@ only counts, and a counted scan over the rows makes the values: that is what rev
 
 Nothing is inferred: another number of iterations joins by a record that was held against this one operation by operation
 (`run_of`), and what comes after the loop must be the same, wherever it reads from the last iterations. The counts of
-several loops join together, as one row of the table `known`, a parameter of the graph. Python numbers behind a loop, such as
-its own count, may differ: they are looked up in a second table, `numbers`, in the same row.
+several loops join together, as one row of the table `known`, a parameter of the graph. Python numbers behind the last loop,
+such as its count, may differ: they are looked up in a second table, `numbers`, in the same row.
 """
 
 from __future__ import annotations
@@ -101,7 +101,8 @@ class Trips:
 
         def fit(node, xs, ys):
             for s, (x, y) in enumerate(zip(xs, ys)):
-                varies = counts and type(x) is type(y) is Constant and x.type is y.type and _fits(y)
+                behind = len(counts) == len(self.loops)
+                varies = behind and type(x) is type(y) is Constant and x.type is y.type and _fits(y)
                 if varies and ((node, s) in self.slots or not same(x, y)):
                     numbers[node, s] = y.data
                 elif not same(x, y):
@@ -343,7 +344,7 @@ class Open:
             depth[place, r] = max(depth.get((place, r), 0), back)
         keys = sorted([(place, r, e) for (place, r), most in depth.items() for e in range(1, most + 1)])
         goes_on = self.template[self.exit].operands[0]
-        inits = [*[self.before(b, env, *key) for key in keys], env[goes_on]]
+        inits = [*[self.before(b, env, *key) for key in keys], env.get(goes_on, goes_on)]
         fixed = [self.slots[at][1] for at in slots if self.slots[at][0] == "same"]
         fixed = list(dict.fromkeys([value for value in fixed if type(value) is not Constant]))
         rows, invariants = self.rows_of(b, env, slots), [env[value] for value in fixed]

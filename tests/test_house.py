@@ -102,6 +102,21 @@ def clean():
     return {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
 
 
+PLAIN_TYPES = {"np.ndarray", "np.generic", "np.integer", "np.number", "float", "int", "bool"}
+NEVER_ARRAYS = {"tapejit.array", "tapejit.into", "tapejit.bench", "tapejit.__main__", "tapejit.show"}
+
+
+def test_own_code_asks_for_the_type_of_what_may_be_recorded():
+    """An Array says of itself that it is an ndarray or a number, to isinstance: `array.is_a` knows better."""
+    for name, path in MODULES.items():
+        if name.startswith(("tapejit.ir", "tapejit.codegen")) or name in NEVER_ARRAYS:
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "isinstance":
+                asked = {ast.unparse(n) for n in ast.walk(node.args[1])}
+                assert asked.isdisjoint(PLAIN_TYPES), f"{path}:{node.lineno}"
+
+
 @pytest.mark.parametrize("name", ["ir", "codegen"])
 def test_no_module_has_two_names(name, tmp_path):
     done = run(f"import {name}", tmp_path)

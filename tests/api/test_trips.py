@@ -207,6 +207,22 @@ def test_more_counts_and_more_iterations_than_there_was_room_for():
     assert g.cache_info().paths == 1 and "loop 0 to 5,000 times, 83 ways" in g.explain(1.5, 200.0)
 
 
+def test_counts_between_loops_and_among_the_results():
+    def f(x):
+        y, n = 1.0 * x, 0
+        while y > 1.0:
+            y, n = y * 0.95, n + 1
+        z, m = y * n + 3.0, 0
+        while z < 2000.0 * x**0.1:
+            z, m = z * 1.03, m + 1
+        return z, n, m * 0.5
+
+    g = jit(f)
+    for x in [float(x) for x in np.geomspace(3e3, 3e7, 14)] * 2:
+        for got, want in zip(g(x), f(x)):
+            assert type(got) is not np.ndarray and got == pytest.approx(want, rel=1e-12)
+
+
 def test_arrays_of_floats_and_hessians():
     def f(x):
         y = x * 1.0
