@@ -228,9 +228,9 @@ class Function:
 
     def _run(self, key, paths, args, kwargs, leaves, target=None):
         path, results = paths.start(leaves, target)
-        tried = []
+        tried = {}
         while type(results) is not list:  # a guard saw another value: follow the tree, or grow it
-            tried.append(path)
+            tried[path] = results
             path = paths.onward(path, results, tried)
             if path is None:
                 path, results = self._grow(paths, args, kwargs, leaves, target)

@@ -6,7 +6,8 @@ each value seen there; the leaves are the `Path`s. What lies below a Split agree
 of a branch will do to go on with: the one taken last is tried, and the next exit leads further down. A value that belongs
 deep in the tree is found in a step or two if it resembles the last one, not in one step a Split. Loops of many iterations are
 folded (ir/passes/reroll.py), their guards too: what is seen there is a value and the number of iterations, and where such a
-loop is left, or what follows it, any other number is worth a try. So it is with the room that a while_loop has.
+loop is left, or what follows it, any other number is worth a try, those first that lie between too few and too many. So it
+is with the room that a while_loop has.
 
 A Path checks all its own guards, so the tree only finds candidates: no path ever runs for a value that is not its own, and
 any leaf may be dropped at any time. Past MAX_PATHS, or MAX_OPERATIONS in all of them (where there are FEW, that is no
@@ -295,14 +296,14 @@ class Paths:
         return out
 
     def onward(self, path, exit, tried):
-        """The path to try where `path` was left, none of those that were tried already; None if there is none."""
+        """The path to try where `path` was left; None if there is none. tried: path -> Exit, of those that were."""
         for split in reversed(self.route(path.seen)[:-1]):
             if split.guard > exit.index:
                 continue
             branches = list(split.branches.items())  # at once: another thread may add one
             likely = [b for seen, b in branches if split.guard == exit.index and _value(seen) == exit.observed]
             if any([type(seen) is tuple for seen, _ in branches]):  # a loop, of which it may have run another number
-                likely += sorted([b for _, b in branches], key=lambda b: -_recent(b).used)
+                likely += _by_length(branches, split.guard, tried)
             for branch in likely:
                 if _recent(branch) not in tried:
                     return _recent(branch)
@@ -442,6 +443,27 @@ class Paths:
                 stack += node.branches.values()
         ((where, most),) = ways.most_common(1)
         return describe(example[where]), most + 1
+
+
+def _by_length(branches, guard, tried) -> list:
+    """The branches at the guard of a loop. First those whose number of iterations lies between what was too few and too many,
+    the middle one first, then those that are no folded loops, then the others, those taken last first."""
+    low, high = -1, np.inf
+    for path, exit in tried.items():
+        n = _length(path.seen[guard]) if guard <= exit.index else None
+        if n is not None and exit.index == guard:
+            high = min(high, n)
+        elif n is not None and type(path.seen[exit.index]) is not tuple:
+            low = max(low, n)
+    lengths = sorted([n for seen, _ in branches if (n := _length(seen)) is not None and low < n < high])
+    middle = lengths[len(lengths) // 2] if lengths else None
+    order = sorted(branches, key=lambda b: (_length(b[0]) != middle, _length(b[0]) is not None, -_recent(b[1]).used))
+    return [branch for _, branch in order]
+
+
+def _length(seen):
+    """The number of iterations of the loop that a guard is in, if it is a folded one within no other."""
+    return seen[2] if type(seen) is tuple and len(seen) == 3 else None
 
 
 def _names(path) -> list:

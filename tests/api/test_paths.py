@@ -143,6 +143,26 @@ def test_a_value_deep_in_the_tree_is_found_in_few_steps(monkeypatch):
         assert len(runs) <= most, n
 
 
+def test_the_length_of_a_loop_is_found_by_halving(monkeypatch):
+    def f(x):
+        xs = [x]
+        while xs[-1] > 1.0:
+            xs.append(xs[-1] * 0.96)
+        return sum(xs)  # of all of them: no path stands for another length
+
+    g = jit(f)
+    points = [float(x) for x in 0.96 ** -(np.arange(60, 100) - 0.5)]
+    for x in points * 2:
+        g(x)
+    runs, run = [], type(paths_of(g, 1.0)[0]).run
+    assert len(paths_of(g, 1.0)) == 40
+    monkeypatch.setattr("tapejit.paths.Path.run", lambda path, *args: runs.append(path) or run(path, *args))
+    for x in points[::3] + points[::-7]:
+        runs.clear()
+        assert g(x) == pytest.approx(f(x), rel=1e-12)
+        assert len(runs) <= 11  # the one taken last, log2(36) folded ones, up to 4 that are too short for that
+
+
 @compiled
 def test_new_paths_of_a_function_with_many_are_interpreted_first():
     f = grad(power)
