@@ -131,10 +131,9 @@ class Trips:
 
     def conflict(self, run):
         """The (node, operand) behind the loops where a run of known counts has another number; None if there is none."""
-        rows = np.flatnonzero((self.known == run.counts).all(axis=1))
-        if not len(rows):
+        if not self.knows(run):
             return None
-        was = dict(zip(self.slots, self.numbers[rows[0]].tolist()))
+        was = dict(zip(self.slots, self.numbers[(self.known == run.counts).all(axis=1)][0].tolist()))
         return next((at for at, x in run.numbers.items() if repr(float(x)) != repr(was.get(at, self.written(at)))), None)
 
     def knows(self, run) -> bool:

@@ -223,9 +223,14 @@ def truth(x):
     return x if x.dtype == BOOL else call("ne", x, 0)
 
 
+def any_of(flags) -> Array:
+    """Whether any element of a bool Array is True, as a 0-d Array."""
+    return apply1("reduce_or", flags, axes=tuple(range(flags.ndim)))
+
+
 def any_true(flags) -> bool:
-    """Whether any is: a guard if they are recorded."""
-    return bool(apply1("reduce_or", flags, axes=tuple(range(flags.ndim))))
+    """The same as a Python bool: a guard if they are recorded."""
+    return bool(any_of(flags))
 
 
 def apply1(name, *xs, **attrs) -> Array:

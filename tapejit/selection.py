@@ -6,7 +6,7 @@ depends on the count: its shape, its data, its value in the record.
 
 Until then it is a pair, the full array and the mask. What is elementwise among selections of one mask and scalars is done
 to the full arrays and gives a selection (`lifted`, called by promote.py); a fold over all of it takes the mask as `where=`
-(reductions.py); writing it back at the same mask is a `where` (indexing.py). None of these depends on the count, so all
+(reductions.py); writing it back at the same mask is a `where` (numpy/writing.py). None of these depends on the count, so all
 counts share one path. Elements that are not selected are computed too, from whatever they are: warnings are off, and an
 operation that has derivatives which might be infinite there gets a number from its domain in their place.
 

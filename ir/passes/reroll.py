@@ -207,7 +207,11 @@ class _Columns:
         if starts.count(starts[0]) == len(starts):
             return True
         kind, place, *_ = self.slots[j, 0]
-        if kind != "same" if node.op is SLICE else kind == "rows" or self.columns[place][self.middle].op is not UPDATE:
+        if node.op is SLICE:
+            known = kind == "same"
+        else:
+            known = kind in ("in", "carry") and self.columns[place][self.middle].op is UPDATE
+        if not known:
             return False
         starts = np.array(starts)
         steps = np.diff(starts, axis=0)
@@ -392,6 +396,7 @@ class _FoldLoop:
         first = [column[0] for column in self.columns]
         b.at(first[0])
         stores = {j: move for j, move in loop.moves.items() if first[j].op is UPDATE}
+        self.rounds = self.find_rounds(stores)
         if not self.are_only_written(stores):
             return fold.copy(fold.nodes[loop.start : loop.stop])
         body = Builder(f"loop_{fold.graph.name}", simplify=False)
@@ -463,52 +468,54 @@ class _FoldLoop:
                 fold.rows[self.columns[place][k].results[r]] = (stack, k)
         arrays = {}  # place of the last store into an array -> the array, with what was stored so far
         for (j, (start, step)), stack in zip(stores.items(), found[len(carries) + len(outs) :]):
-            node, end = self.columns[j][0], self.round_of(j)[-1]
+            node, end = self.columns[j][0], self.rounds[j][-1]
             before = arrays.get(end) or fold.value(loop.inits[end, 0, 1])
             self.b.at(node)
             arrays[end] = written(self.b, before, stack, start, step, node, loop.count)
         for end, array in arrays.items():
             fold.env[self.columns[end][-1].results[0]] = array
 
-    def round_of(self, j) -> list:
-        """The places of the stores into the array that place j stores into, in the order of an iteration; [] if what one
-        makes is read by anything but the next of them."""
-        found, at = [], j
-        while True:
-            readers = [place for place, slot in self.loop.slots.items() if slot[0] in ("in", "carry") and slot[1] == at]
-            if len(readers) != 1 or readers[0][1] != 0 or len(found) > len(self.loop.moves):
-                return []
-            found.append(at)
-            at = readers[0][0]
-            if at == j:
-                break
-        ends = [k for k in found if self.loop.slots[found[(found.index(k) + 1) % len(found)], 0] == ("carry", k, 0, 1)]
-        first = found.index(ends[0]) + 1 if len(ends) == 1 else 0
-        return found[first:] + found[:first] if len(ends) == 1 else []
+    def find_rounds(self, stores) -> dict:
+        """For each place that stores into an array those that store into the same one, in the order of an iteration; [] if
+        what one of them makes is read by anything but the next."""
+        readers = {}
+        for at, slot in self.loop.slots.items():
+            if slot[0] in ("in", "carry") and slot[1] in stores:
+                readers.setdefault(slot[1], []).append(at)
+        rounds = {}
+        for j in stores:
+            found, at = [], j
+            while at not in found and len(readers.get(at, ())) == 1 and readers[at][0][1] == 0 and readers[at][0][0] in stores:
+                found.append(at)
+                at = readers[at][0][0]
+            ends = [k for k in found if self.loop.slots[readers[k][0]] == ("carry", k, 0, 1)]
+            whole = at == j and len(ends) == 1
+            after = found.index(ends[0]) + 1 if whole else 0
+            rounds[j] = found[after:] + found[:after] if whole else []
+        return rounds
 
     def are_only_written(self, stores) -> bool:
         """Whether the arrays that these places store into are read after the loop only, and no element is stored twice."""
         for j in stores:
-            round = self.round_of(j)
+            round = self.rounds[j]
             last = {self.loop.count - 1} if round and j == round[-1] else set()
-            if not set(round) <= stores.keys() or not round or not self.used.get((j, 0), set()) <= last:
+            if not round or not self.used.get((j, 0), set()) <= last or not self.moves_by_elements(j):
                 return False
-            if not self.moves_by_elements(j) or not all([self.are_apart(j, k) for k in round if k < j]):
+            if not all([self.are_apart(j, k) for k in round if k < j]):
                 return False
         return True
 
     def are_apart(self, j, k) -> bool:
         """Whether no two windows of two places have an element in common, as far as one axis tells."""
-        return any([self.span(j, a).isdisjoint(self.span(k, a)) for a in range(len(self.loop.moves[j][1]))])
+        return any([set(self.span(j, a)).isdisjoint(self.span(k, a)) for a in range(len(self.loop.moves[j][1]))])
 
-    def span(self, j, axis) -> set:
-        """The positions along an axis that the windows of a place cover."""
+    def span(self, j, axis) -> range:
+        """The positions along an axis that the windows of a place cover, which are one element long where they move."""
         start, step = self.loop.moves[j]
+        if step[axis]:
+            return range(start[axis], start[axis] + self.loop.count * step[axis], step[axis])
         attrs = self.columns[j][0].attrs
-        own = range(0, attrs["stop"][axis] - attrs["start"][axis], attrs["step"][axis])
-        if not step[axis]:
-            return {start[axis] + i for i in own}
-        return {start[axis] + k * step[axis] + i for k in range(self.loop.count) for i in own}
+        return range(attrs["start"][axis], attrs["stop"][axis], attrs["step"][axis])
 
     def moves_by_elements(self, j) -> bool:
         """Whether the window at place j moves along one axis, on which it is one element long: no two of them overlap."""

@@ -17,7 +17,20 @@ import numpy as np
 from ..array import DIRECT, Array, handles, is_a, make, since
 from ..errors import DTypeError, IntegerPowerError, located
 from ..mutation import own
-from ..promote import BOOL, F64, apply1, asarray, call, cast, common_dtype, is_weak, operand, operand_array, select, truth
+from ..promote import (
+    BOOL,
+    F64,
+    any_of,
+    asarray,
+    call,
+    cast,
+    common_dtype,
+    is_weak,
+    operand,
+    operand_array,
+    select,
+    truth,
+)
 from .common import UNSET, firm, refuse, reshaped
 from .masks import nonzero
 
@@ -192,11 +205,6 @@ def power(x, y):
 
 
 pow = power
-
-
-def any_of(x):
-    """Whether any element of a bool Array is True, as a 0-d Array."""
-    return apply1("reduce_or", x, axes=tuple(range(x.ndim)))
 
 
 @ufunc(np.float_power)

@@ -333,6 +333,15 @@ def table_of_sums(x, n):
     return np.sum(y * y)
 
 
+def stored_into_the_same(x, n):
+    total = 0.0
+    for i in range(1, n):
+        y = x.copy()
+        y[i] = 0.5 * x[i - 1]
+        total = total + np.sum(y * y) * 0.01
+    return total
+
+
 FOLDED = [
     sum_from_zero, backwards, every_other, windows, diagonal, two_loops, nested, values_in_a_list, rows_in_a_list,
     comprehension, floats, fibonacci, three_steps_back, filled, gauss_seidel, horner, newton, guarded, matrices, rows,
@@ -340,7 +349,7 @@ FOLDED = [
 ]  # fmt: skip
 OTHERS = [
     triangle, filled_from_the_end, one_step_differs, one_operand_differs, changing_roles, kept_from_the_first, stored_twice,
-    strided_rows, read_before_stored, table_of_sums,
+    strided_rows, read_before_stored, table_of_sums, stored_into_the_same,
 ]  # fmt: skip
 
 
